@@ -1,0 +1,87 @@
+"""`appliance VERB …`: finds the verb, runs it, turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from appliance import __version__
+from appliance.errors import ApplianceError
+
+
+class Verb(Protocol):
+    """The shape of a module `appliance.cli.<verb>`."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+# In the order of a user's day. A verb's module is imported only when the verb is typed.
+VERBS: Final[dict[str, str]] = {
+    "validate": "check a declaration without touching the machine",
+    "plan": "show every budget and cap with its derivation",
+    "profiles": "the hardware catalogue; --detect describes this machine",
+    "run": "the daemon, in the foreground",
+    "status": "role, reach, relays, punches, caps in use, node, faults",
+    "identity": "show a state directory's peer id, making the key if there is none",
+    "node": "the embedded Kaspa node by itself, for labs and tests",
+    "lab": "the NAT laboratory in network namespaces",
+}
+
+
+def _load(verb: str) -> Verb:
+    module: Verb = importlib.import_module(f"appliance.cli.{verb}")
+    return module
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    rows = "\n".join(f"  {name:<10} {text}" for name, text in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="appliance",
+        usage="appliance [--debug] VERB …",
+        description="Makes Kaspa nodes behind NATs reachable, from one YAML file.",
+        epilog=f"verbs:\n{rows}\n\n`appliance VERB --help` explains one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"appliance {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 130 interrupted before it began."""
+    top = _top_parser().parse_args(argv)
+    verb = _load(top.verb)
+    parser = argparse.ArgumentParser(prog=f"appliance {top.verb}", description=verb.HELP)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    verb.add_arguments(parser)
+    args = parser.parse_args(top.rest)
+    try:
+        return verb.run(args)
+    except ApplianceError as error:
+        if top.debug or args.debug:
+            raise
+        prefix = "" if error.located else "appliance: "
+        print(f"{prefix}{error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) went away: not an error of ours.
+        sys.stderr.close()
+        return 0
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Plan → bootable image. Comes with the image issue; nothing here yet."""

@@ -1,0 +1,75 @@
+"""Kaspa networks and socket endpoints: small values that every room may name."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Network(str, Enum):
+    """A Kaspa network by its short name."""
+
+    MAINNET = "mainnet"
+    TESTNET_10 = "testnet-10"
+    SIMNET = "simnet"
+    DEVNET = "devnet"
+
+    @property
+    def wire_name(self) -> str:
+        """The `network` field of a `version` message."""
+        return f"kaspa-{self.value}"
+
+    @property
+    def p2p_port(self) -> int:
+        """kaspad's default P2P port."""
+        return _P2P_PORTS[self]
+
+
+_P2P_PORTS = {
+    Network.MAINNET: 16111,
+    Network.TESTNET_10: 16211,
+    Network.SIMNET: 16511,
+    Network.DEVNET: 16611,
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """A literal IP address and a TCP port; `str()` gives `ip:port` or `[ip6]:port`."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, *, default_port: int | None = None) -> Endpoint:
+        """From `ip:port`, `[ip6]:port`, or a bare IP if `default_port` is given.
+
+        Raises ValueError with a sentence that says what is wrong.
+        """
+        host, port_text = text, ""
+        if text.startswith("["):
+            host, bracket, rest = text[1:].partition("]")
+            if not bracket or (rest and not rest.startswith(":")):
+                raise ValueError(f"{text!r} is not [ip6]:port")
+            port_text = rest[1:]
+        elif text.count(":") == 1:
+            host, _, port_text = text.partition(":")
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            raise ValueError(f"{host!r} is not an IP address") from None
+        if not port_text:
+            if default_port is None:
+                raise ValueError(f"{text!r} has no port")
+            return cls(str(address), default_port)
+        if not port_text.isascii() or not port_text.isdigit() or not 0 <= int(port_text) <= 65535:
+            raise ValueError(f"{port_text!r} is not a port (0 to 65535)")
+        return cls(str(address), int(port_text))
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.host
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if self.is_ipv6 else f"{self.host}:{self.port}"
