@@ -1,0 +1,106 @@
+"""The JSON Schema of a declaration, generated from the types.
+
+`python -m appliance.declaration.schema` prints what is committed as
+`schemas/appliance.v1.schema.json`;
+a test fails when the committed file is stale. The schema knows shapes, not meanings: editors use
+it, `validate` decides.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from typing import Any
+
+from appliance.declaration.kinds import Schema, Section
+from appliance.declaration.load import ENVELOPE
+from appliance.declaration.model import Declaration
+from appliance.declaration.settings import Computed, Setting, settings_of
+
+
+def document_schema() -> Schema:
+    """The schema of a whole `kind: Appliance` document."""
+    body = section_schema(Declaration)
+    envelope: Schema = {
+        "apiVersion": {"description": "Version of this format.", "enum": [*ENVELOPE["apiVersion"]]},
+        "kind": {"description": "What the document describes.", "enum": [*ENVELOPE["kind"]]},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Kaspa network appliance declaration, version 1",
+        **body,
+        "type": "object",
+        "required": [*envelope, *body["required"]],
+        "properties": {**envelope, **body["properties"]},
+    }
+
+
+def section_schema(cls: type) -> Schema:
+    """The schema of the mapping whose fields are the settings of `cls`."""
+    settings = settings_of(cls)
+    required = [name for name, setting in settings.items() if setting.required]
+    schema: Schema = {
+        "type": "object" if required else ["object", "null"],
+        "additionalProperties": False,
+        "properties": {name: _field_schema(setting) for name, setting in settings.items()},
+    }
+    return schema | ({"required": required} if required else {})
+
+
+def default_text(setting: Setting) -> str:
+    """The default in words, as a file would spell it; empty for sections and required fields."""
+    default = setting.default
+    if isinstance(default, Computed):
+        return default.text
+    if setting.required or isinstance(setting.kind, Section):
+        return ""
+    return spell(default)
+
+
+def spell(value: object) -> str:
+    """A typed value as YAML would have it."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(spell(item) for item in value) + "]"
+    if isinstance(value, bool | type(None)):
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value.value if isinstance(value, Enum) else value)
+
+
+def _field_schema(setting: Setting) -> Schema:
+    schema: Schema = {"description": _description(setting)}
+    default = setting.default
+    if not (setting.required or isinstance(default, Computed) or isinstance(setting.kind, Section)):
+        schema["default"] = _plain(default)
+    return schema | setting.kind.schema()
+
+
+def _description(setting: Setting) -> str:
+    parts = [setting.doc]
+    if setting.unit:
+        parts.append(f"Unit: {setting.unit}.")
+    if text := default_text(setting):
+        because = f" ({setting.because})" if setting.because else ""
+        parts.append(f"Default: {text}{because}.")
+    if setting.example:
+        parts.append(f"Example: {setting.example}")
+    return " ".join(parts)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool | int | float | type(None)):
+        return value
+    return spell(value)
+
+
+def main() -> None:
+    json.dump(document_schema(), sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()
