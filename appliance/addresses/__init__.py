@@ -1,0 +1,1 @@
+"""The capability-aware address book and its RocksDB store."""

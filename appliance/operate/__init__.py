@@ -1,0 +1,1 @@
+"""Control socket, status, metrics and logs."""
