@@ -22,7 +22,6 @@ import trio
 from appliance.errors import ApplianceError
 from appliance.events import FIELDS
 from appliance.operate.socketfile import SocketFile, reachable_name
-from appliance.operate.starting import TaskStatus
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ async def serve(
     group: str | None,
     handler: Handler,
     *,
-    task_status: TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; started once clients can connect. Cancelled or not, the file is gone.
 

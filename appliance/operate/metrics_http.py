@@ -14,7 +14,6 @@ from appliance.errors import ApplianceError
 from appliance.events import FIELDS
 from appliance.network import Endpoint
 from appliance.operate.metrics import MetricsSnapshot, expose
-from appliance.operate.starting import TaskStatus
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ async def serve(
     endpoint: Endpoint,
     collect: Callable[[], MetricsSnapshot],
     *,
-    task_status: TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; started with the endpoint in use (port 0 picks a free one).
 

@@ -46,7 +46,7 @@ def test_everything_but_the_name_has_a_default() -> None:
     assert (box.node.kind, str(box.node.p2p)) == ("kaspad", "127.0.0.1:16111")
     assert [str(endpoint) for endpoint in box.bridge.listen] == ["0.0.0.0:16112"]
     assert str(box.bridge.slots) == "127.0.0.1:16120"
-    assert (box.bridge.relay_mode, box.bridge.direct_deadline) == ("auto", 10.0)
+    assert (box.bridge.relay_mode, box.bridge.direct_deadline) == ("auto", 6.0)
     assert (box.bridge.private_inbound_target, box.bridge.per_relay_inbound) == (None, None)
     assert box.bridge.relay.reservation_duration == 3600
     assert (box.bridge.relay.circuit_duration, box.bridge.relay.circuit_bytes) == (120, 131072)

@@ -1,0 +1,1 @@
+"""The Kaspa node beside us: the embedded node and what it speaks."""
