@@ -1,0 +1,1 @@
+"""Secure channel, multiplexer and pipes: how a byte travels."""

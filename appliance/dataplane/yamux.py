@@ -1,0 +1,399 @@
+"""yamux as a machine without I/O: bytes in → events out; calls in → bytes out.
+
+Source: hashicorp/yamux spec.md and libp2p's yamux spec. Every limit is checked on input; a
+violation is a `RemoteProtocolError(yamux-violation)` and the connection is over.
+
+Memory: the machine buffers outgoing frames only (`backlog`, which its driver keeps below a bound
+by not calling `send_data` above it); received payload is handed over in the events at once, at
+most the receive window of each stream ahead of its reader.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from appliance.errors import LocalProtocolError, RemoteProtocolError
+from appliance.reasons import Reason
+from appliance.units import KIB, MIB
+
+INITIAL_WINDOW: Final = 256 * KIB
+"""Both directions of every stream start with it (yamux spec)."""
+WIDE_WINDOW: Final = MIB
+"""What a stream's receive window grows to once somebody reads it: 100 Mbit/s at 80 ms."""
+MAX_WIDE_STREAMS: Final = 4
+"""Streams of one connection that may have it, so that unread bytes stay bounded; a home has one
+Kaspa stream with each peer."""
+MAX_DATA: Final = 65_507
+"""Payload of one frame, so that it fits one noise message with its 12 bytes of header."""
+MAX_CONTROL_BACKLOG: Final = 256 * KIB
+"""Unsent answers to pings and new streams; more means that the peer floods and does not read."""
+_MAX_WINDOW: Final = 0xFFFF_FFFF
+_MAX_STREAM_ID: Final = 0xFFFF_FFFF
+
+_HEADER: Final = struct.Struct("!BBHII")
+HEADER_SIZE: Final = _HEADER.size
+
+SYN, ACK, FIN, RST = 0x1, 0x2, 0x4, 0x8
+
+
+class Kind(IntEnum):
+    """The frame types."""
+
+    DATA = 0
+    WINDOW_UPDATE = 1
+    PING = 2
+    GO_AWAY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """The peer opened a stream and it was within the limit."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRefused:
+    """The peer opened one stream too many; it was reset."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataReceived:
+    """Payload of a stream, as it came; `credit` must be called as it is consumed."""
+
+    stream_id: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EofReceived:
+    """The peer will send no more on this stream."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResetReceived:
+    """The stream is gone in both directions."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOpened:
+    """We may send again on this stream."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PongReceived:
+    """The answer to our ping of this value."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class GoAwayReceived:
+    """The peer takes no new streams: 0 normal, 1 protocol error, 2 internal error."""
+
+    code: int
+
+
+Event = (
+    StreamOpened
+    | StreamRefused
+    | DataReceived
+    | EofReceived
+    | ResetReceived
+    | WindowOpened
+    | PongReceived
+    | GoAwayReceived
+)
+
+
+class _Stream:
+    """Window and half-close bookkeeping of one stream."""
+
+    __slots__ = ("consumed", "eof_in", "eof_out", "recv_window", "send_window", "target")
+
+    def __init__(self) -> None:
+        self.send_window = INITIAL_WINDOW
+        self.recv_window = INITIAL_WINDOW
+        self.target = INITIAL_WINDOW
+        self.consumed = 0
+        self.eof_in = False
+        self.eof_out = False
+
+
+class Yamux:
+    """One end of a yamux connection.
+
+    `max_inbound` is the number of streams that the peer may have open at once. A stream that the
+    peer resets gives its place back with the next call of `receive`: until then its owner did not
+    even have a chance to notice, and a flood of open and reset would be a flood of owners.
+    """
+
+    def __init__(self, *, client: bool, max_inbound: int = 64) -> None:
+        self._next_id = 1 if client else 2
+        self._inbound_parity = 0 if client else 1
+        self._last_inbound = 0
+        self._max_inbound = max_inbound
+        self._inbound_open = 0
+        self._inbound_freed = 0
+        self._wide = 0
+        self._streams: dict[int, _Stream] = {}
+        self._out = bytearray()
+        self._control_backlog = 0
+        self._head = bytearray()
+        # The DATA frame whose payload is still arriving: stream, bytes missing, flags to apply.
+        self._body_stream = 0
+        self._body_left = 0
+        self._body_flags = 0
+        self._said_go_away = False
+        self._heard_go_away = False
+
+    # --- what the driver asks
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of frames not yet taken by `data_to_send`."""
+        return len(self._out)
+
+    @property
+    def open_streams(self) -> int:
+        return len(self._streams)
+
+    def send_window(self, stream_id: int) -> int:
+        """Bytes that the peer is ready to take on this stream; 0 if the stream is gone."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.send_window
+
+    def data_to_send(self) -> bytes:
+        """All frames so far, in order; the backlog is empty afterwards."""
+        out = bytes(self._out)
+        self._out.clear()
+        self._control_backlog = 0
+        return out
+
+    # --- what the driver does
+
+    def open_stream(self) -> int:
+        """A new stream of ours. Raises LocalProtocolError when ids or the peer's patience end."""
+        if self._heard_go_away or self._next_id > _MAX_STREAM_ID:
+            raise LocalProtocolError(Reason.CONNECTION_LOST, "no more streams here")
+        stream_id = self._next_id
+        self._next_id += 2
+        self._streams[stream_id] = _Stream()
+        self._frame(Kind.WINDOW_UPDATE, SYN, stream_id, 0)
+        return stream_id
+
+    def send_data(self, stream_id: int, data: memoryview) -> int:
+        """Queue a prefix of `data` that fits one frame and the window; its length, may be 0."""
+        stream = self._sendable(stream_id)
+        size = min(len(data), stream.send_window, MAX_DATA)
+        if size:
+            stream.send_window -= size
+            self._frame(Kind.DATA, 0, stream_id, size)
+            self._out += data[:size]
+        return size
+
+    def send_eof(self, stream_id: int) -> None:
+        """Half-close. Raises LocalProtocolError if that happened already or the stream is gone."""
+        stream = self._sendable(stream_id)
+        stream.eof_out = True
+        self._frame(Kind.WINDOW_UPDATE, FIN, stream_id, 0)
+        self._forget_if_done(stream_id, stream)
+
+    def reset(self, stream_id: int) -> None:
+        """End a stream in both directions; nothing if it is gone."""
+        if stream_id in self._streams:
+            self._forget(stream_id)
+            self._frame(Kind.WINDOW_UPDATE, RST, stream_id, 0)
+
+    def credit(self, stream_id: int, consumed: int) -> None:
+        """The reader took `consumed` bytes: tell the peer once half a window has gathered.
+
+        The first credit widens the window: an unread stream never holds more than the initial one.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.eof_in:
+            return
+        stream.consumed += consumed
+        if stream.target < WIDE_WINDOW and self._wide < MAX_WIDE_STREAMS:
+            self._wide += 1
+            stream.consumed += WIDE_WINDOW - stream.target
+            stream.target = WIDE_WINDOW
+        if stream.consumed >= stream.target // 2:
+            stream.recv_window += stream.consumed
+            self._frame(Kind.WINDOW_UPDATE, 0, stream_id, stream.consumed)
+            stream.consumed = 0
+
+    def ping(self, value: int) -> None:
+        """Ask for a sign of life; `PongReceived(value)` follows."""
+        self._frame(Kind.PING, SYN, 0, value)
+
+    def go_away(self, code: int) -> None:
+        """Say that no new streams are welcome; existing ones live on."""
+        self._said_go_away = True
+        self._frame(Kind.GO_AWAY, 0, 0, code)
+
+    # --- input
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Events of these bytes, in order; any segmentation gives the same bytes per stream.
+
+        Raises RemoteProtocolError(yamux-violation); the machine is then unusable.
+        """
+        events: list[Event] = []
+        self._inbound_freed = 0
+        view = memoryview(data)
+        while view:
+            if self._body_left:
+                piece = view[: self._body_left]
+                view = view[len(piece) :]
+                self._body_left -= len(piece)
+                if self._body_stream:
+                    events.append(DataReceived(self._body_stream, bytes(piece)))
+                if not self._body_left:
+                    self._flags_behind(events, self._body_stream, self._body_flags)
+                continue
+            missing = HEADER_SIZE - len(self._head)
+            self._head += view[:missing]
+            view = view[missing:]
+            if len(self._head) < HEADER_SIZE:
+                break
+            version, kind, flags, stream_id, length = _HEADER.unpack(self._head)
+            self._head.clear()
+            if version != 0 or kind > Kind.GO_AWAY or flags > 0xF:
+                raise _violation(f"header {version}/{kind}/{flags:#x}")
+            self._header(events, Kind(kind), flags, stream_id, length)
+        return events
+
+    def _header(
+        self, events: list[Event], kind: Kind, flags: int, stream_id: int, length: int
+    ) -> None:
+        if kind is Kind.PING:
+            self._on_ping(events, flags, stream_id, length)
+            return
+        if kind is Kind.GO_AWAY:
+            if stream_id:
+                raise _violation("go-away on a stream")
+            self._heard_go_away = True
+            events.append(GoAwayReceived(length))
+            return
+        if stream_id == 0:
+            raise _violation(f"{kind.name.lower()} on stream 0")
+        if flags & SYN:
+            self._on_syn(events, stream_id)
+        stream = self._streams.get(stream_id)
+        if stream is None and not self._was_known(stream_id):
+            raise _violation(f"stream {stream_id} was never opened")
+        if kind is Kind.DATA:
+            self._on_data(events, stream, stream_id, flags, length)
+            return
+        if stream is not None and length:
+            stream.send_window += length
+            if stream.send_window > _MAX_WINDOW:
+                raise _violation(f"window of stream {stream_id} overflows")
+            events.append(WindowOpened(stream_id))
+        self._flags_behind(events, stream_id if stream is not None else 0, flags)
+
+    def _on_ping(self, events: list[Event], flags: int, stream_id: int, value: int) -> None:
+        if stream_id or flags not in (SYN, ACK):
+            raise _violation("malformed ping")
+        if flags == SYN:
+            self._control(Kind.PING, ACK, 0, value)
+        else:
+            events.append(PongReceived(value))
+
+    def _on_syn(self, events: list[Event], stream_id: int) -> None:
+        if stream_id % 2 != self._inbound_parity or stream_id <= self._last_inbound:
+            raise _violation(f"stream id {stream_id} is not the peer's next")
+        self._last_inbound = stream_id
+        in_use = self._inbound_open + self._inbound_freed
+        if in_use >= self._max_inbound or self._said_go_away:
+            self._control(Kind.WINDOW_UPDATE, RST, stream_id, 0)
+            events.append(StreamRefused(stream_id))
+            return
+        self._inbound_open += 1
+        self._streams[stream_id] = _Stream()
+        self._control(Kind.WINDOW_UPDATE, ACK, stream_id, 0)
+        events.append(StreamOpened(stream_id))
+
+    def _on_data(
+        self, events: list[Event], stream: _Stream | None, stream_id: int, flags: int, length: int
+    ) -> None:
+        if stream is None:
+            # Late payload of a stream that we reset or refused: it was within its window once.
+            if length > WIDE_WINDOW:
+                raise _violation(f"{length} bytes on a closed stream")
+        elif stream.eof_in and length:
+            raise _violation(f"data behind the end of stream {stream_id}")
+        elif length > stream.recv_window:
+            raise _violation(f"stream {stream_id} overruns its window")
+        else:
+            stream.recv_window -= length
+        known = stream_id if stream is not None else 0
+        if length:
+            self._body_stream, self._body_left, self._body_flags = known, length, flags
+        else:
+            self._flags_behind(events, known, flags)
+
+    def _flags_behind(self, events: list[Event], stream_id: int, flags: int) -> None:
+        """FIN and RST take effect behind the payload that they came with."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        if flags & RST:
+            self._forget(stream_id)
+            self._inbound_freed += stream_id % 2 == self._inbound_parity
+            events.append(ResetReceived(stream_id))
+        elif flags & FIN and not stream.eof_in:
+            stream.eof_in = True
+            events.append(EofReceived(stream_id))
+            self._forget_if_done(stream_id, stream)
+
+    # --- bookkeeping
+
+    def _was_known(self, stream_id: int) -> bool:
+        if stream_id % 2 == self._inbound_parity:
+            return stream_id <= self._last_inbound
+        return stream_id < self._next_id
+
+    def _sendable(self, stream_id: int) -> _Stream:
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.eof_out:
+            raise LocalProtocolError(Reason.UNEXPECTED_MESSAGE, "sending on a closed stream")
+        return stream
+
+    def _forget_if_done(self, stream_id: int, stream: _Stream) -> None:
+        if stream.eof_in and stream.eof_out:
+            self._forget(stream_id)
+
+    def _forget(self, stream_id: int) -> None:
+        stream = self._streams.pop(stream_id)
+        self._wide -= stream.target == WIDE_WINDOW
+        if stream_id % 2 == self._inbound_parity:
+            self._inbound_open -= 1
+        if self._body_stream == stream_id:
+            self._body_stream = 0
+
+    def _frame(self, kind: Kind, flags: int, stream_id: int, length: int) -> None:
+        self._out += _HEADER.pack(0, kind, flags, stream_id, length)
+
+    def _control(self, kind: Kind, flags: int, stream_id: int, length: int) -> None:
+        """A frame that the peer provoked."""
+        self._control_backlog += HEADER_SIZE
+        if self._control_backlog > MAX_CONTROL_BACKLOG:
+            raise _violation("the peer provokes answers and does not read them")
+        self._frame(kind, flags, stream_id, length)
+
+
+def _violation(detail: str) -> RemoteProtocolError:
+    return RemoteProtocolError(Reason.YAMUX_VIOLATION, detail)

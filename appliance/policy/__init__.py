@@ -1,0 +1,1 @@
+"""Decisions without I/O: every answer carries a reason; time and chance are arguments."""

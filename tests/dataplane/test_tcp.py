@@ -1,0 +1,126 @@
+"""TCP sockets as byte streams, on loopback ports that the kernel chose."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from appliance.dataplane.tcp import KEEPALIVE_IDLE, USER_TIMEOUT_MS, TcpStream
+from appliance.errors import StreamReset
+from appliance.network import Endpoint
+from tests.dataplane.sessions import read_to_end
+
+
+async def raw_pair(host: str = "127.0.0.1") -> tuple[trio.socket.SocketType, socket.socket]:
+    """A connected trio socket, and the plain socket at its other end."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind((host, 0))
+        listener.listen(1)
+        ours = trio.socket.socket(family)
+        await ours.connect(listener.getsockname()[:2])
+        theirs, _ = listener.accept()
+    return ours, theirs
+
+
+@asynccontextmanager
+async def tcp_pair() -> AsyncIterator[tuple[TcpStream, TcpStream]]:
+    ours, theirs = await raw_pair()
+    theirs.setblocking(False)
+    one, other = TcpStream(ours), TcpStream(trio.socket.from_stdlib_socket(theirs))
+    try:
+        yield one, other
+    finally:
+        one.reset()
+        other.reset()
+
+
+async def test_bytes_half_close_and_endpoints() -> None:
+    async with tcp_pair() as (one, other):
+        assert one.local == other.remote and one.remote == other.local
+        await one.send_all(b"question")
+        await one.send_eof()
+        await one.send_eof()
+        assert await read_to_end(other) == b"question"
+        await other.send_all(b"answer")
+        await other.aclose()
+        assert await read_to_end(one) == b"answer"
+
+
+async def test_a_dead_peer_is_noticed_by_the_kernel() -> None:
+    async with tcp_pair() as (one, _):
+        option = one._sock.getsockopt
+        assert option(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE
+        assert option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT_MS
+        assert option(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+async def test_a_reset_is_one_on_the_wire() -> None:
+    async with tcp_pair() as (one, other):
+        one.reset()
+        one.reset()
+        with pytest.raises(StreamReset):
+            await other.receive_some()
+        for operation in (one.receive_some(), one.send_all(b"x"), one.send_eof()):
+            with pytest.raises(StreamReset):
+                await operation
+        await one.aclose()
+
+
+async def test_a_reset_wakes_who_waits_here() -> None:
+    async with tcp_pair() as (one, _), trio.open_nursery() as nursery:
+        woken = []
+
+        async def wait() -> None:
+            with pytest.raises(StreamReset):
+                await one.receive_some()
+            woken.append(True)
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        one.reset()
+        with trio.fail_after(5):
+            while not woken:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_closing_keeps_what_was_sent() -> None:
+    async with tcp_pair() as (one, other):
+        await one.send_all(bytes(100_000))
+        await one.aclose()
+        assert len(await read_to_end(other)) == 100_000
+
+
+async def test_a_socket_that_was_reset_meanwhile_is_not_leaked() -> None:
+    """The peer is gone between accept and us: an OSError for the accept loop, and no descriptor."""
+    ours, theirs = await raw_pair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    await trio.lowlevel.wait_readable(ours)
+    with pytest.raises(OSError):
+        TcpStream(ours)
+    assert ours.fileno() == -1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_endpoints_of_both_families(host: str) -> None:
+    ours, theirs = await raw_pair(host)
+    with theirs:
+        stream = TcpStream(ours)
+        assert stream.remote == Endpoint(host, theirs.getsockname()[1])
+        await stream.aclose()
+
+
+async def test_an_ipv4_peer_of_an_ipv6_socket_is_an_ipv4_endpoint() -> None:
+    with socket.socket() as listener, trio.socket.socket(socket.AF_INET6) as ours:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        port = listener.getsockname()[1]
+        await ours.connect(("::ffff:127.0.0.1", port))
+        assert TcpStream(ours).remote == Endpoint("127.0.0.1", port)

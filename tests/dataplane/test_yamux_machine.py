@@ -1,0 +1,408 @@
+"""The machine against bytes written down from the yamux specification."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.dataplane.yamux import (
+    INITIAL_WINDOW,
+    MAX_CONTROL_BACKLOG,
+    MAX_DATA,
+    MAX_WIDE_STREAMS,
+    WIDE_WINDOW,
+    DataReceived,
+    EofReceived,
+    Event,
+    GoAwayReceived,
+    PongReceived,
+    ResetReceived,
+    StreamOpened,
+    StreamRefused,
+    WindowOpened,
+    Yamux,
+)
+from appliance.errors import LocalProtocolError, RemoteProtocolError
+from appliance.reasons import Reason
+
+SYN, ACK, FIN, RST = 1, 2, 4, 8
+
+
+def header(kind: int, flags: int, stream: int, length: int, version: int = 0) -> bytes:
+    """The 12 bytes by hand: version, type, flags, stream id, length, all big-endian."""
+    return (
+        bytes([version, kind])
+        + flags.to_bytes(2, "big")
+        + stream.to_bytes(4, "big")
+        + length.to_bytes(4, "big")
+    )
+
+
+def data(stream: int, payload: bytes, flags: int = 0) -> bytes:
+    return header(0, flags, stream, len(payload)) + payload
+
+
+def window(stream: int, delta: int = 0, flags: int = 0) -> bytes:
+    return header(1, flags, stream, delta)
+
+
+def server(max_inbound: int = 64) -> Yamux:
+    return Yamux(client=False, max_inbound=max_inbound)
+
+
+def opened(stream: int = 1) -> Yamux:
+    """A server with one stream of the peer's, and nothing left to send."""
+    machine = server()
+    machine.receive(window(stream, flags=SYN))
+    machine.data_to_send()
+    return machine
+
+
+# --- what we write
+
+
+def test_our_frames_are_the_specifications() -> None:
+    client = Yamux(client=True)
+    stream = client.open_stream()
+    assert client.send_data(stream, memoryview(b"hi")) == 2
+    client.send_eof(stream)
+    client.reset(stream)
+    client.ping(0xDEADBEEF)
+    client.go_away(0)
+    assert client.data_to_send() == bytes.fromhex(
+        "000100010000000100000000"  # window update, SYN, stream 1
+        "000000000000000100000002"  # data, stream 1, two bytes
+        "6869"
+        "000100040000000100000000"  # window update, FIN
+        "000100080000000100000000"  # window update, RST
+        "0002000100000000deadbeef"  # ping, SYN
+        "000300000000000000000000"  # go away, normal
+    )
+    assert client.backlog == 0
+
+
+def test_our_answers_are_the_specifications() -> None:
+    machine = server()
+    events = machine.receive(window(1, flags=SYN) + header(2, SYN, 0, 7))
+    assert events == [StreamOpened(1)]
+    assert machine.data_to_send() == bytes.fromhex(
+        "000100020000000100000000"  # window update, ACK, stream 1
+        "000200020000000000000007"  # ping, ACK, the same value
+    )
+
+
+def test_the_client_has_odd_ids_and_the_server_even_ones() -> None:
+    client, own = Yamux(client=True), server()
+    assert [client.open_stream() for _ in range(3)] == [1, 3, 5]
+    assert [own.open_stream() for _ in range(3)] == [2, 4, 6]
+
+
+def test_ids_run_out() -> None:
+    client = Yamux(client=True)
+    client._next_id = 0xFFFF_FFFF
+    assert client.open_stream() == 0xFFFF_FFFF
+    with pytest.raises(LocalProtocolError):
+        client.open_stream()
+
+
+def test_sending_is_bounded_by_frame_and_window() -> None:
+    client = Yamux(client=True)
+    stream = client.open_stream()
+    payload = memoryview(bytes(2 * INITIAL_WINDOW))
+    sent = 0
+    while size := client.send_data(stream, payload):
+        assert size <= MAX_DATA
+        sent += size
+    assert sent == INITIAL_WINDOW
+    assert client.send_window(stream) == 0
+    assert client.receive(window(stream, 5)) == [WindowOpened(stream)]
+    assert client.send_data(stream, payload) == 5
+
+
+# --- what we read
+
+
+def fed(machine: Yamux, wire: bytes, size: int) -> list[Event]:
+    return [
+        event for at in range(0, len(wire), size) for event in machine.receive(wire[at : at + size])
+    ]
+
+
+def joined(events: list[Event]) -> list[Event]:
+    """Neighbouring payloads of a stream as one."""
+    out: list[Event] = []
+    for event in events:
+        last = out[-1] if out else None
+        if (
+            isinstance(event, DataReceived)
+            and isinstance(last, DataReceived)
+            and last.stream_id == event.stream_id
+        ):
+            out[-1] = DataReceived(event.stream_id, last.data + event.data)
+        else:
+            out.append(event)
+    return out
+
+
+CONVERSATION = (
+    window(1, flags=SYN)
+    + data(3, b"first", flags=SYN)
+    + data(1, b"one")
+    + data(1, b"")
+    + header(2, ACK, 0, 99)
+    + window(1, 1000)
+    + data(3, b" and last", flags=FIN)
+    + data(1, b"then a reset", flags=FIN | RST)
+    + data(5, b"all at once", flags=SYN | FIN)
+    + window(7, 10, flags=SYN | RST)
+    + header(3, 0, 0, 2)
+)
+MEANING = [
+    StreamOpened(1),
+    StreamOpened(3),
+    DataReceived(3, b"first"),
+    DataReceived(1, b"one"),
+    PongReceived(99),
+    WindowOpened(1),
+    DataReceived(3, b" and last"),
+    EofReceived(3),
+    DataReceived(1, b"then a reset"),
+    ResetReceived(1),
+    StreamOpened(5),
+    DataReceived(5, b"all at once"),
+    EofReceived(5),
+    StreamOpened(7),
+    WindowOpened(7),
+    ResetReceived(7),
+    GoAwayReceived(2),
+]
+
+
+@pytest.mark.parametrize("size", range(1, len(CONVERSATION) + 1))
+def test_any_segmentation_means_the_same(size: int) -> None:
+    assert joined(fed(server(), CONVERSATION, size)) == MEANING
+
+
+@pytest.mark.parametrize("cut", range(len(CONVERSATION) + 1))
+def test_a_cut_at_every_byte_means_the_same(cut: int) -> None:
+    machine = server()
+    events = machine.receive(CONVERSATION[:cut]) + machine.receive(CONVERSATION[cut:])
+    assert joined(events) == MEANING
+
+
+VIOLATIONS = {
+    "another version": header(1, SYN, 1, 0, version=1),
+    "an unknown type": header(4, 0, 1, 0),
+    "an unknown flag": header(1, 0x10, 1, 0),
+    "data on stream 0": data(0, b"x"),
+    "a window for stream 0": window(0, 1),
+    "data on a stream that was never opened": data(9, b"x"),
+    "a reset of a stream that was never opened": window(9, flags=RST),
+    "data on a stream of ours that we never opened": data(2, b"x"),
+    "an id of our parity": window(2, flags=SYN),
+    "the same id twice": window(1, flags=SYN) * 2,
+    "an id that goes back": window(5, flags=SYN) + window(3, flags=SYN),
+    "one byte more than the window": window(1, flags=SYN) + header(0, 0, 1, INITIAL_WINDOW + 1),
+    "a window beyond 32 bits": window(1, flags=SYN) + window(1, 0xFFFF_FFFF),
+    "data behind the end of file": window(1, flags=SYN | FIN) + data(1, b"x"),
+    "a ping on a stream": header(2, SYN, 1, 0),
+    "a ping that asks and answers": header(2, SYN | ACK, 0, 0),
+    "a ping that does neither": header(2, 0, 0, 0),
+    "a go-away on a stream": header(3, 0, 1, 0),
+    "too much on a closed stream": window(1, flags=SYN | RST) + header(0, 0, 1, WIDE_WINDOW + 1),
+}
+
+
+@pytest.mark.parametrize("wire", VIOLATIONS.values(), ids=VIOLATIONS)
+def test_a_violation_is_the_peers_fault(wire: bytes) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        server().receive(wire)
+    assert caught.value.reason is Reason.YAMUX_VIOLATION
+
+
+def test_a_window_may_be_filled_to_the_last_byte() -> None:
+    machine = opened()
+    got = machine.receive(data(1, bytes(INITIAL_WINDOW)))
+    assert (
+        sum(len(event.data) for event in got if isinstance(event, DataReceived)) == INITIAL_WINDOW
+    )
+    with pytest.raises(RemoteProtocolError):
+        machine.receive(data(1, b"x"))
+
+
+# --- windows
+
+
+def test_an_unread_stream_never_holds_more_than_the_initial_window() -> None:
+    machine = opened()
+    machine.receive(data(1, bytes(INITIAL_WINDOW)))
+    assert machine.backlog == 0, "no credit without a reader"
+
+
+def test_the_first_read_widens_the_window() -> None:
+    machine = opened()
+    machine.receive(data(1, bytes(1000)))
+    machine.credit(1, 1000)
+    assert machine.data_to_send() == window(1, WIDE_WINDOW - INITIAL_WINDOW + 1000)
+    machine.receive(data(1, bytes(WIDE_WINDOW)))
+    with pytest.raises(RemoteProtocolError):
+        machine.receive(data(1, b"x"))
+
+
+def test_credit_is_returned_at_half_the_window_and_not_before() -> None:
+    machine = opened()
+    machine.receive(data(1, b"x"))
+    machine.credit(1, 1)
+    machine.data_to_send()
+    half = WIDE_WINDOW // 2
+    machine.receive(data(1, bytes(half)))
+    machine.credit(1, half - 1)
+    assert machine.backlog == 0
+    machine.credit(1, 1)
+    assert machine.data_to_send() == window(1, half)
+
+
+def test_only_some_streams_get_the_wide_window() -> None:
+    machine = server()
+    ids = [2 * index + 1 for index in range(MAX_WIDE_STREAMS + 2)]
+    for stream in ids:
+        machine.receive(window(stream, flags=SYN))
+    machine.data_to_send()
+    for stream in ids:
+        machine.receive(data(stream, bytes(INITIAL_WINDOW)))
+        machine.credit(stream, INITIAL_WINDOW)
+    granted = [WIDE_WINDOW] * MAX_WIDE_STREAMS + [INITIAL_WINDOW] * 2
+    assert machine.data_to_send() == b"".join(map(window, ids, granted))
+    # Nobody holds more than was granted, and the sum is the bound of the connection.
+    for stream, size in zip(ids, granted, strict=True):
+        machine.receive(data(stream, bytes(size)))
+        with pytest.raises(RemoteProtocolError):
+            machine.receive(data(stream, b"x"))
+
+
+def test_a_wide_window_is_given_on_when_its_stream_ends() -> None:
+    machine = server()
+    for stream in range(1, 2 * MAX_WIDE_STREAMS + 3, 2):
+        machine.receive(window(stream, flags=SYN) + data(stream, b"x"))
+    for stream in range(1, 2 * MAX_WIDE_STREAMS + 1, 2):
+        machine.credit(stream, 1)
+    machine.data_to_send()
+    late = 2 * MAX_WIDE_STREAMS + 1
+    machine.credit(late, 1)
+    assert machine.backlog == 0
+    machine.receive(window(1, flags=RST))
+    machine.credit(late, 1)
+    assert machine.data_to_send() == window(late, WIDE_WINDOW - INITIAL_WINDOW + 2)
+
+
+def test_no_credit_behind_the_end_of_file() -> None:
+    machine = opened()
+    machine.receive(data(1, bytes(INITIAL_WINDOW), flags=FIN))
+    machine.credit(1, INITIAL_WINDOW)
+    assert machine.backlog == 0
+
+
+# --- ends of streams
+
+
+@pytest.mark.parametrize("we_first", [True, False])
+def test_a_stream_is_forgotten_after_both_ends_of_file(we_first: bool) -> None:
+    machine = opened()
+    if we_first:
+        machine.send_eof(1)
+        assert machine.receive(data(1, b"late") + window(1, flags=FIN)) == [
+            DataReceived(1, b"late"),
+            EofReceived(1),
+        ]
+    else:
+        machine.receive(window(1, flags=FIN))
+        assert machine.send_data(1, memoryview(b"late")) == 4
+        machine.send_eof(1)
+    assert machine.open_streams == 0
+    with pytest.raises(LocalProtocolError):
+        machine.send_data(1, memoryview(b"x"))
+
+
+def test_an_end_of_file_twice_is_ours_to_avoid() -> None:
+    machine = opened()
+    machine.send_eof(1)
+    with pytest.raises(LocalProtocolError):
+        machine.send_eof(1)
+
+
+def test_what_comes_behind_our_reset_is_dropped() -> None:
+    machine = opened()
+    begun = data(1, b"half of this arrived before")
+    assert machine.receive(begun[:20]) == [DataReceived(1, begun[12:20])]
+    machine.reset(1)
+    machine.reset(1)
+    assert machine.data_to_send() == window(1, flags=RST)
+    late = begun[20:] + data(1, b"more", flags=FIN) + window(1, 10) + window(1, flags=RST)
+    assert machine.receive(late + header(2, ACK, 0, 5)) == [PongReceived(5)]
+    assert machine.open_streams == 0 and machine.backlog == 0
+
+
+def test_a_reset_takes_its_place_back_only_with_the_next_read() -> None:
+    machine = server(max_inbound=2)
+    flood = b"".join(window(stream, flags=SYN | RST) for stream in range(1, 201, 2))
+    events = machine.receive(flood)
+    assert sum(isinstance(event, StreamOpened) for event in events) == 2
+    assert sum(isinstance(event, StreamRefused) for event in events) == 98
+    assert machine.receive(window(201, flags=SYN)) == [StreamOpened(201)]
+
+
+def test_one_stream_too_many_is_refused_and_its_bytes_are_dropped() -> None:
+    machine = server(max_inbound=1)
+    machine.receive(window(1, flags=SYN))
+    machine.data_to_send()
+    assert machine.receive(data(3, b"unheard", flags=SYN)) == [StreamRefused(3)]
+    assert machine.data_to_send() == window(3, flags=RST)
+    machine.receive(window(1, flags=RST))
+    assert machine.receive(window(5, flags=SYN)) == [StreamOpened(5)]
+
+
+# --- going away, floods
+
+
+def test_after_the_peers_go_away_it_may_still_open_streams_and_we_may_not() -> None:
+    machine = server()
+    assert machine.receive(header(3, 0, 0, 0)) == [GoAwayReceived(0)]
+    with pytest.raises(LocalProtocolError):
+        machine.open_stream()
+    assert machine.receive(window(1, flags=SYN)) == [StreamOpened(1)]
+
+
+def test_after_our_go_away_new_streams_are_refused_and_old_ones_live() -> None:
+    machine = opened()
+    machine.go_away(0)
+    assert machine.receive(window(3, flags=SYN) + data(1, b"on")) == [
+        StreamRefused(3),
+        DataReceived(1, b"on"),
+    ]
+
+
+FLOODS = {
+    "pings": [header(2, SYN, 0, 1)],
+    "streams that are refused": [window(2 * n + 1, flags=SYN) for n in range(40_000)],
+    "streams that are reset": [window(2 * n + 1, flags=SYN | RST) for n in range(40_000)],
+    "short streams": [data(2 * n + 1, b"x", flags=SYN | RST) for n in range(40_000)],
+}
+
+
+@pytest.mark.parametrize("frames", FLOODS.values(), ids=FLOODS)
+def test_a_flood_whose_answers_are_not_read_is_bounded(frames: list[bytes]) -> None:
+    machine = server(max_inbound=8)
+
+    def flood() -> None:
+        for index in range(40_000):
+            machine.receive(frames[index % len(frames)])
+            assert machine.backlog <= 2 * MAX_CONTROL_BACKLOG
+
+    with pytest.raises(RemoteProtocolError):
+        flood()
+
+
+def test_pings_whose_answers_are_read_are_welcome() -> None:
+    machine = server()
+    for _ in range(40_000):
+        machine.receive(header(2, SYN, 0, 1))
+        machine.data_to_send()
