@@ -89,6 +89,7 @@ _WIRE_STATUS: Final[dict[Reason, int]] = {
     Reason.RESERVATIONS_PER_IP_FULL: 200,
     Reason.SHUTTING_DOWN: 200,
     Reason.CIRCUITS_FULL: 201,
+    Reason.CONNECTIONS_FULL: 201,
     Reason.CIRCUITS_PER_PEER_FULL: 201,
     Reason.RELAYED_RESERVE: 202,
     Reason.RELAYED_CONNECT: 202,

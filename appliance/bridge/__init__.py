@@ -1,0 +1,1 @@
+"""The trio shell around libp2p: host, relay service, reservations, puncher, slots."""

@@ -1,0 +1,163 @@
+"""Byte streams on which a protocol was chosen with multistream-select."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from appliance.dataplane.streams import ByteStream
+from appliance.errors import LocalProtocolError, StreamReset
+from appliance.reasons import Reason
+from appliance.wire import multistream
+from appliance.wire.framing import MAX_MESSAGE, Deframer, frame
+
+_READ = 64 * 1024
+
+
+class NegotiatedStream:
+    """A `ByteStream` speaking `protocol`, with reads of messages and of exact sizes on top.
+
+    Made by `propose` the choice travels in front of our first bytes, and the peer's agreement is
+    looked for in front of its first bytes: no round trip is spent on it. A refusal then shows as
+    `RemoteProtocolError(unsupported-protocol)` from the first receive. Whoever is cancelled while
+    the proposal is on its way resets the stream: part of it may have been sent.
+    """
+
+    def __init__(self, inner: ByteStream, protocol: str, *, buffered: bytes = b"") -> None:
+        self.inner = inner
+        self.protocol = protocol
+        self._buffer = bytearray(buffered)
+        self._dialler: multistream.Dialler | None = None
+        self._prefix = b""
+        # A receiver may have to send the proposal while another task sends the first bytes.
+        self._sending = trio.Lock()
+
+    @classmethod
+    def propose(cls, inner: ByteStream, protocol: str) -> NegotiatedStream:
+        stream = cls(inner, protocol)
+        stream._dialler = multistream.Dialler(protocol)
+        stream._prefix = stream._dialler.to_send
+        return stream
+
+    async def receive_some(self, max_bytes: int = 65536) -> bytes:
+        if self._prefix:
+            await self.flush()
+        while not self._buffer:
+            if self._dialler is None:
+                return await self.inner.receive_some(max_bytes)
+            # The answer to our proposal may come alone, with no byte of the protocol behind it.
+            await self._fill()
+        await trio.lowlevel.checkpoint()
+        out = bytes(self._buffer[:max_bytes])
+        del self._buffer[:max_bytes]
+        return out
+
+    async def receive_exactly(self, count: int) -> bytes:
+        """Raises StreamReset if the stream ends before that."""
+        if self._prefix:
+            await self.flush()
+        while len(self._buffer) < count:
+            if not await self._fill():
+                raise StreamReset("the stream ended early")
+        out = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return out
+
+    async def receive_message(self, max_message: int = MAX_MESSAGE) -> bytes:
+        """One varint-framed message. Raises RemoteProtocolError, or StreamReset at the end.
+
+        After `Cancelled` nothing is lost.
+        """
+        if self._prefix:
+            await self.flush()
+        deframer = Deframer(max_message)
+        try:
+            deframer.feed(self.take_buffered())
+            while (message := deframer.next_message()) is None:
+                if not await self._fill():
+                    raise StreamReset("the stream ended inside a message")
+                deframer.feed(self.take_buffered())
+        finally:
+            # What came behind the message, or its first part if we were cancelled.
+            self._buffer[:0] = deframer.take_rest()
+        return message
+
+    async def send_message(self, message: bytes) -> None:
+        await self.send_all(frame(message))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        async with self._sending:
+            if not self._prefix:
+                await self.inner.send_all(data)
+                return
+            prefix, self._prefix = self._prefix, b""
+            try:
+                await self.inner.send_all(prefix + bytes(data))
+            except BaseException:
+                # Later bytes without the whole proposal in front of them would be garbage.
+                self.inner.reset()
+                raise
+
+    async def flush(self) -> None:
+        """Send the proposal, if it still waits for company."""
+        if self._prefix:
+            await self.send_all(b"")
+
+    async def confirmed(self) -> None:
+        """Wait until the peer agreed. Raises RemoteProtocolError if it does not."""
+        await self.flush()
+        while self._dialler is not None:
+            if not await self._fill():
+                raise StreamReset("the stream ended during negotiation")
+
+    async def send_eof(self) -> None:
+        await self.flush()
+        await self.inner.send_eof()
+
+    def reset(self) -> None:
+        self._prefix = b""
+        self.inner.reset()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    def take_buffered(self) -> bytes:
+        """What was read but not yet received by anybody."""
+        out = bytes(self._buffer)
+        self._buffer.clear()
+        return out
+
+    async def _fill(self) -> bool:
+        data = await self.inner.receive_some(_READ)
+        if not data:
+            if self._dialler is not None:
+                raise StreamReset("the stream ended during negotiation")
+            return False
+        if self._dialler is not None:
+            rest = self._dialler.receive(data)
+            if rest is None:
+                return True
+            self._dialler = None
+            data = rest
+        self._buffer += data
+        return True
+
+
+async def accept(inner: ByteStream, supports: Callable[[str], bool]) -> NegotiatedStream:
+    """Answer the peer's proposals until one is supported.
+
+    Raises RemoteProtocolError, or StreamReset if the peer goes away; the caller resets `inner`.
+    """
+    listener = multistream.Listener(supports)
+    while listener.protocol is None:
+        data = await inner.receive_some(_READ)
+        if not data:
+            raise StreamReset("the stream ended during negotiation")
+        rest = listener.receive(data)
+        answer = listener.data_to_send()
+        if answer:
+            await inner.send_all(answer)
+        if rest is not None and listener.protocol is not None:
+            return NegotiatedStream(inner, listener.protocol, buffered=rest)
+    raise LocalProtocolError(Reason.UNEXPECTED_MESSAGE, "negotiation went past its end")
