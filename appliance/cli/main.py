@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -59,29 +60,51 @@ def _top_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 130 interrupted before it began."""
     top = _top_parser().parse_args(argv)
-    verb = _load(top.verb)
-    parser = argparse.ArgumentParser(prog=f"appliance {top.verb}", description=verb.HELP)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    verb.add_arguments(parser)
-    args = parser.parse_args(top.rest)
+    debug: bool = top.debug
     try:
+        verb = _load(top.verb)
+        parser = argparse.ArgumentParser(prog=f"appliance {top.verb}", description=verb.HELP)
+        parser.add_argument("--debug", action="store_true", help="show tracebacks")
+        verb.add_arguments(parser)
+        args = parser.parse_args(top.rest)
+        debug = debug or args.debug
         return verb.run(args)
     except ApplianceError as error:
-        if top.debug or args.debug:
+        if debug:
             raise
         prefix = "" if error.located else "appliance: "
-        print(f"{prefix}{error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        return 1
+        return _failed(f"{prefix}{error.message}", error.hint)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # The reader of a pipe (`| head`) went away: not an error of ours.
-        sys.stderr.close()
         return 0
+    except Exception as error:  # the last guard: a bug of ours, told in one sentence
+        if debug:
+            raise
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        what = f"{type(cause).__name__}: {cause}".splitlines()[0][:300]
+        return _failed(
+            f"appliance: this is a fault of the appliance itself: {what}",
+            f"`appliance --debug {top.verb} …` shows where",
+        )
+
+
+def _failed(sentence: str, hint: str | None) -> int:
+    print(sentence, file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    return 1
 
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
+    code = main()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left has no reader; without this the interpreter would try again, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

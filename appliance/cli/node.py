@@ -6,6 +6,7 @@ Imports no libp2p, so that a laboratory can afford many of these.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import signal
 
 import trio
@@ -14,6 +15,7 @@ from appliance.errors import ApplianceError
 from appliance.network import Endpoint, Network
 from appliance.node.embedded import STOCK_RETRY, EmbeddedNode
 from appliance.operate import logs
+from appliance.wire.kaspa_messages import NetAddress
 
 HELP = "the embedded Kaspa node by itself, for labs and tests"
 
@@ -36,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="IP:PORT",
         help="a peer to dial, for ever; may be given several times",
+    )
+    parser.add_argument(
+        "--known",
+        type=_endpoint,
+        action="append",
+        default=[],
+        metavar="IP:PORT",
+        help="an address to pass on to peers that ask; may be given several times",
     )
     parser.add_argument(
         "--retry",
@@ -66,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
         args.addpeer,
         lab_payload=args.lab_payload,
         retry=args.retry,
+        known=[
+            NetAddress(ip=ipaddress.ip_address(address.host), port=address.port)
+            for address in args.known
+        ],
     )
     trio.run(_serve, node)
     return 0

@@ -1,0 +1,353 @@
+"""The composition root: what exists, who owns it, in which order it starts and stops.
+
+Start: identity and address book (nothing else is touched if they fail), every listener, the
+embedded node; only then do we speak to anybody. Stop: no new work, the node's streams end or are
+cut after the drain time, peers get a goodbye, the book is closed last.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import psutil
+import trio
+
+from appliance import __version__, reporting
+from appliance.addresses.model import PeerRecord, Source
+from appliance.addresses.store import AddressBook
+from appliance.bridge.circuits import CircuitAcceptor
+from appliance.bridge.guard import supervised
+from appliance.bridge.host import Host, HostLimits
+from appliance.bridge.identity import KEY_FILE, Identity, load_or_create
+from appliance.bridge.kaspa import KaspaStreams
+from appliance.bridge.puncher import Puncher
+from appliance.bridge.relay import RelayService
+from appliance.bridge.reservations import RelayState, ReservationKeeper
+from appliance.bridge.slots import Relay, Slot, SlotSpec
+from appliance.bridge.telemetry import Telemetry
+from appliance.declaration import Declaration
+from appliance.declaration.addresses import PrivatePeer, RelayAddress
+from appliance.errors import ApplianceError
+from appliance.events import emit
+from appliance.network import Endpoint
+from appliance.node.embedded import EmbeddedNode
+from appliance.operate import control, logs, metrics_http
+from appliance.operate.notify import Notifier
+from appliance.policy.admission import InboundLimits
+from appliance.policy.relaying import RelayLimits
+from appliance.policy.role import Role, decide_role
+from appliance.sizing.model import Plan
+from appliance.wire.kaspa import LIBP2P_TIMEOUTS
+
+BOOK_DIR: Final = "addresses"
+SPARE_CONNECTIONS: Final = 16
+"""Connections beyond what the caps need: peers that identify, ask and leave."""
+NODE_RETRY: Final = 5.0
+"""Seconds after which the embedded node dials a slot again (kaspad: 30 s): it is on loopback."""
+_log = logging.getLogger("appliance.app")
+
+
+@dataclass(slots=True)
+class Appliance:
+    """The running parts, for whoever reports on them."""
+
+    declaration: Declaration
+    plan: Plan
+    identity: Identity
+    book: AddressBook
+    role: Role
+    telemetry: Telemetry
+    host: Host
+    relay: RelayService
+    keeper: ReservationKeeper
+    streams: KaspaStreams
+    puncher: Puncher
+    node: EmbeddedNode | None
+    started_wall: float
+    started: float
+    metrics: Endpoint | None = None
+    """Where metrics are served."""
+    slots: list[Slot] = field(default_factory=list)
+
+
+async def serve(
+    declaration: Declaration, plan: Plan, *, on_ready: Callable[[Appliance], None]
+) -> None:
+    """Run until SIGINT or SIGTERM, then stop cleanly (a second signal stops at once).
+
+    Raises ApplianceError if something cannot be had at start; nothing is left running then.
+    """
+    stop = _Stop()
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stop.watch, nursery.cancel_scope)
+            async with _parts(declaration, plan) as appliance:
+                await _live(appliance, on_ready, stop)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # A nursery wraps what its start-up raised; the operator gets the sentence itself.
+        raise _sentence(group) from None
+
+
+class _Stop:
+    """SIGINT and SIGTERM: before we are ready they cancel, then the first one asks for a clean
+    stop, and a second one cuts that short."""
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self.ready = False
+
+    async def watch(
+        self,
+        everything: trio.CancelScope,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for number in signals:
+                emit(_log, logging.INFO, "stopping", signal=signal.Signals(number).name)
+                if self.asked.is_set() or not self.ready:
+                    everything.cancel()
+                    return
+                self.asked.set()
+
+
+def _sentence(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    for kind in (ApplianceError, KeyboardInterrupt):
+        error: BaseException | None = group.split(kind)[0]
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if error is not None:
+            return error
+    return group
+
+
+@asynccontextmanager
+async def _parts(declaration: Declaration, plan: Plan) -> AsyncIterator[Appliance]:
+    identity = load_or_create(declaration.state.dir / KEY_FILE)
+    logs.protect(identity.keys.private_key.to_bytes())
+    book = await trio.to_thread.run_sync(
+        AddressBook.open, declaration.state.dir / BOOK_DIR, declaration.network
+    )
+    try:
+        yield _compose(declaration, plan, identity, book)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(book.close)
+
+
+def _compose(
+    declaration: Declaration, plan: Plan, identity: Identity, book: AddressBook
+) -> Appliance:
+    spec, caps, telemetry = declaration.bridge, plan.caps, Telemetry()
+    rng = random.Random(os.urandom(16))
+    role = decide_role(
+        spec.relay_mode,
+        external=spec.external,
+        listen=spec.listen,
+        interfaces=_interfaces(),
+        node=declaration.node.p2p,
+    )
+    peers = caps.inbound_private + caps.outbound_private
+    relaying = caps.relay_reservations + caps.relay_circuits if role.is_public else 0
+    host = Host(
+        identity,
+        HostLimits(peers + relaying + len(spec.relays) + SPARE_CONNECTIONS),
+        telemetry,
+        external=role.reachable,
+        allow_private=spec.dial_private,
+    )
+    relay = RelayService(
+        host,
+        RelayLimits(
+            reservations=caps.relay_reservations,
+            reservations_per_ip=caps.relay_reservations_per_ip,
+            circuits=caps.relay_circuits,
+            circuits_per_peer=caps.relay_circuits_per_peer,
+            reservation_seconds=spec.relay.reservation_duration,
+            circuit_seconds=spec.relay.circuit_duration,
+            circuit_bytes=spec.relay.circuit_bytes,
+        ),
+    )
+    limits = InboundLimits(caps.inbound_private, caps.per_relay_inbound, caps.unknown_relay_inbound)
+    keeper = ReservationKeeper(host, rng)
+    CircuitAcceptor(host, keeper.is_ours)
+    appliance = Appliance(
+        declaration=declaration,
+        plan=plan,
+        identity=identity,
+        book=book,
+        role=role,
+        telemetry=telemetry,
+        host=host,
+        relay=relay,
+        keeper=keeper,
+        streams=KaspaStreams(host, declaration.node.dial, limits),
+        puncher=Puncher(host, rng),
+        node=None,
+        started_wall=time.time(),
+        started=trio.current_time(),
+    )
+    appliance.slots = [
+        Slot(
+            SlotSpec(declaration.slot(index), peer.peer_id, _ways(peer, spec.relays)),
+            host,
+            appliance.streams,
+            rng,
+            direct_deadline=spec.direct_deadline,
+        )
+        for index, peer in enumerate(spec.peers)
+    ]
+    keeper.on_outcome.append(lambda state, well: _remember(book, state, well))
+    return appliance
+
+
+def _interfaces() -> list[str]:
+    wanted = (trio.socket.AF_INET, trio.socket.AF_INET6)
+    return [
+        address.address.partition("%")[0]
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family in wanted
+    ]
+
+
+def _embedded(appliance: Appliance, rng: random.Random) -> EmbeddedNode | None:
+    declaration, node = appliance.declaration, appliance.declaration.node
+    if node.kind != "embedded":
+        return None
+    slots = [slot.listening for slot in appliance.slots]
+    dials = node.connect or (*slots, *node.addpeer)
+    return EmbeddedNode(
+        declaration.network,
+        node.p2p,
+        dials,
+        retry=NODE_RETRY,
+        timeouts=LIBP2P_TIMEOUTS,
+        rng=rng,
+    )
+
+
+def _ways(peer: PrivatePeer, known: tuple[RelayAddress, ...]) -> tuple[Relay, ...]:
+    relays = known if peer.via is None else (peer.via,)
+    return tuple(Relay(relay.endpoint, relay.peer_id) for relay in relays)
+
+
+def _remember(book: AddressBook, state: RelayState, succeeded: bool) -> None:
+    now = time.time()
+    address = RelayAddress(state.endpoint, state.peer_id)
+    record = PeerRecord(
+        state.peer_id, (str(address),), is_relay=True, last_seen=int(now), source=Source.DECLARED
+    )
+    try:
+        book.remember(record)
+        (book.record_success if succeeded else book.record_failure)(state.peer_id, now)
+    except ApplianceError as error:
+        # A full disk must not take the bridge down; what we would have noted is lost.
+        emit(_log, logging.ERROR, "book_write_failed", error=error.message)
+
+
+async def _live(appliance: Appliance, on_ready: Callable[[Appliance], None], stop: _Stop) -> None:
+    declaration = appliance.declaration
+    with Notifier() as notifier, ExitStack() as ports:
+        for slot in appliance.slots:
+            ports.callback(slot.close)
+        async with trio.open_nursery() as outer:
+            # Listeners and control live here until the very end.
+            await _start_listeners(appliance, outer)
+            async with trio.open_nursery() as work:
+                node_scope = await _start_node(appliance, work)
+                await work.start(appliance.puncher.run)
+                if appliance.role.is_public:
+                    appliance.relay.start()
+                else:
+                    for relay in declaration.bridge.relays:
+                        keep = partial(appliance.keeper.keep, relay.endpoint, relay.peer_id)
+                        work.start_soon(supervised, appliance.telemetry, "reservations", keep)
+                for slot in appliance.slots:
+                    await work.start(slot.run)
+                work.start_soon(notifier.watchdog)
+                _say_ready(appliance, notifier)
+                stop.ready = True
+                on_ready(appliance)
+                await stop.asked.wait()
+                notifier.stopping()
+                await _drain(appliance, node_scope)
+                work.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await appliance.host.close_connections()
+            outer.cancel_scope.cancel()
+    emit(_log, logging.INFO, "stopped")
+
+
+async def _start_listeners(appliance: Appliance, nursery: trio.Nursery) -> None:
+    declaration = appliance.declaration
+    await nursery.start(appliance.host.run, declaration.bridge.listen)
+
+    async def answer(command: str, _: Mapping[str, object]) -> object:
+        if command != "status":
+            raise ApplianceError(f"unknown command {command!r}", hint="commands: status")
+        return reporting.status(appliance).as_dict()
+
+    spec = declaration.control
+    await nursery.start(control.serve, spec.socket, spec.group, answer)
+    if declaration.metrics.listen is not None:
+        appliance.metrics = await nursery.start(
+            metrics_http.serve, declaration.metrics.listen, lambda: reporting.snapshot(appliance)
+        )
+    for slot in appliance.slots:
+        await slot.listen()
+
+
+async def _start_node(appliance: Appliance, nursery: trio.Nursery) -> trio.CancelScope:
+    """Start the embedded node, if there is one; cancel the scope to stop it alone."""
+    scope = trio.CancelScope()
+    node = appliance.node = _embedded(appliance, random.Random(os.urandom(16)))
+    if node is not None:
+
+        async def run(*, task_status: trio.TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED) -> None:
+            with scope:
+                await node.run(task_status=task_status)
+
+        bound: Endpoint = await nursery.start(run)
+        streams = appliance.streams
+        streams.node = Endpoint(streams.node.host, bound.port)
+        streams.node_reachable = True
+    return scope
+
+
+def _say_ready(appliance: Appliance, notifier: Notifier) -> None:
+    role = appliance.role
+    emit(_log, logging.INFO, "role", effective=role.effective, evidence=role.evidence)
+    emit(
+        _log,
+        logging.INFO,
+        "ready",
+        name=appliance.declaration.name,
+        version=__version__,
+        peer_id=appliance.identity.peer_id,
+        listen=[str(endpoint) for endpoint in appliance.host.listening],
+        role=role.effective,
+    )
+    notifier.ready(f"{role.effective}, {appliance.identity.peer_id}")
+
+
+async def _drain(appliance: Appliance, node_scope: trio.CancelScope) -> None:
+    """Take nothing new; let streams end by themselves within `bridge.drain` seconds."""
+    appliance.streams.draining = True
+    appliance.relay.table.draining = True
+    node_scope.cancel()
+    with trio.move_on_after(appliance.declaration.bridge.drain) as deadline:
+        await appliance.streams.drained()
+    if deadline.cancelled_caught:
+        emit(_log, logging.WARNING, "drain_deadline", streams=len(appliance.streams.open))

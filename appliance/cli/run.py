@@ -1,0 +1,64 @@
+"""`appliance run FILE`: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from appliance.declaration.flags import add_run_flags, apply_run_flags
+
+if TYPE_CHECKING:
+    from appliance.app import Appliance
+
+HELP = "Run the appliance in the foreground until Ctrl-C, ready for systemd."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the declaration")
+    add_run_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from appliance.cli.plan import choose_profile
+    from appliance.declaration import load
+    from appliance.declaration.wishes import wishes
+    from appliance.sizing import plan
+
+    # The declaration and the plan first: a fault in them is told before the slow imports.
+    declaration = apply_run_flags(load(args.file), args)
+    found = plan(choose_profile(declaration)[0], wishes(declaration))
+
+    import trio
+
+    from appliance import app
+    from appliance.operate import logs
+
+    logs.configure(declaration.log.level, declaration.log.format)
+    os.umask(0o077)
+    trio.run(lambda: app.serve(declaration, found, on_ready=lambda up: _introduce(up, args.file)))
+    return 0
+
+
+def _introduce(appliance: Appliance, file: str) -> None:
+    """Who we are and how to look at us, in a few lines on standard output."""
+    declaration, role = appliance.declaration, appliance.role
+    listening = ", ".join(str(endpoint) for endpoint in appliance.host.listening)
+    node = f"{declaration.node.kind} at {appliance.streams.node}"
+    lines = [
+        f"{declaration.name} is running on {declaration.network.value}.",
+        f"  peer id   {appliance.identity.peer_id}",
+        f"  role      {role.effective}: {role.evidence}",
+        f"  listens   {listening}",
+        f"  node      {node}",
+        *(f"  slot      {s.listening} reaches {s.spec.peer_id}" for s in appliance.slots),
+        f"  look      appliance status {shlex.quote(file)}",
+    ]
+    if appliance.metrics is not None:
+        lines.append(f"  metrics   http://{appliance.metrics}/metrics")
+    lines.append("Ctrl-C stops it.")
+    # Nobody may be reading (any more): no reason to stop.
+    with contextlib.suppress(BrokenPipeError):
+        print("\n".join(lines), flush=True)
