@@ -1,0 +1,1 @@
+"""The NAT laboratory: network namespaces, nftables routers, a WAN with a delay."""
