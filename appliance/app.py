@@ -277,6 +277,9 @@ async def _live(appliance: Appliance, on_ready: Callable[[Appliance], None], sto
                 for slot in appliance.slots:
                     await work.start(slot.run)
                 work.start_soon(notifier.watchdog)
+                work.start_soon(
+                    supervised, appliance.telemetry, "node", appliance.streams.watch_node
+                )
                 _say_ready(appliance, notifier)
                 stop.ready = True
                 on_ready(appliance)

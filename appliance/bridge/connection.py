@@ -24,6 +24,8 @@ _numbers = count(1)
 
 IDLE_AFTER: Final = 120.0
 """Seconds without a stream after which a connection that nobody holds is closed."""
+IDLE_AFTER_PUNCH: Final = 1800.0
+"""The same for a punched one: its other end may keep it warm for a node that is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +113,13 @@ class Connection:
             self.last_used = trio.current_time()
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing happened on it for `IDLE_AFTER` and nobody holds it."""
+        """Whether nothing happened on it for long enough, and nobody holds it."""
         if self.holds or self.session.open_streams:
             self.last_used = now
             return False
-        return now - max(self.last_used, self.opened_at) >= IDLE_AFTER
+        punched = isinstance(self.path, Direct) and self.path.punched
+        patience = IDLE_AFTER_PUNCH if punched else IDLE_AFTER
+        return now - max(self.last_used, self.opened_at) >= patience
 
 
 @contextmanager

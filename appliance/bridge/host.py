@@ -19,7 +19,7 @@ import trio
 from appliance.bridge import identify, transport
 from appliance.bridge.connection import Connection, Direct, Direction, Relayed, peer_deadline
 from appliance.bridge.gate import Expected, Gate, HostLimits
-from appliance.bridge.guard import guarded
+from appliance.bridge.guard import guarded, supervised
 from appliance.bridge.identity import Identity
 from appliance.bridge.introductions import PING, Introductions
 from appliance.bridge.negotiate import NegotiatedStream, accept
@@ -156,8 +156,9 @@ class Host:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for sock in sockets:
-                    nursery.start_soon(self._accept_loop, sock)
-                nursery.start_soon(self._reap_loop)
+                    accept_loop = partial(self._accept_loop, sock)
+                    nursery.start_soon(supervised, self.telemetry, "accept", accept_loop)
+                nursery.start_soon(supervised, self.telemetry, "reap", self._reap_loop)
                 task_status.started(self.listening)
         finally:
             self._closing = True

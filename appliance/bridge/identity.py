@@ -65,7 +65,10 @@ def _load(path: Path) -> Identity | None:
             status = os.fstat(file.fileno())
             data = file.read(_MAX_KEY_FILE + 1)
     except OSError as error:
-        raise ApplianceError(f"{path}: cannot read the identity key: {_why(error)}") from error
+        raise ApplianceError(
+            f"{path}: cannot read the identity key: {_why(error)}",
+            hint="move what is there away, or restore the key from a backup",
+        ) from error
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise ApplianceError(
             f"{path}: the identity key can be read by others (mode {status.st_mode & 0o777:o})",

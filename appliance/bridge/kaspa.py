@@ -27,6 +27,8 @@ from appliance.reasons import Reason
 PROTOCOL: Final = "/kaspad/transport/1.0.0"
 NODE_DIAL_DEADLINE: Final = 5.0
 """Seconds for the node beside us to accept a TCP connection."""
+NODE_LOOK_EVERY: Final = 10.0
+"""Seconds between two looks at a node that does not answer."""
 _log = logging.getLogger("appliance.bridge.kaspa")
 
 PathName = Literal["direct", "relayed"]
@@ -124,6 +126,26 @@ class KaspaStreams:
                 end = await _piped(node, stream, entry, lambda: self._first_byte(entry, conn))
             finally:
                 self._closed(entry, conn, end)
+
+    async def watch_node(self) -> None:
+        """Know whether the node is there before a peer asks: looked at until it is, and then left
+        in peace until a peer finds it gone. Never returns."""
+        while True:
+            if not self.node_reachable:
+                await self._look_at_node()
+            await trio.sleep(NODE_LOOK_EVERY)
+
+    async def _look_at_node(self) -> None:
+        try:
+            with trio.fail_after(NODE_DIAL_DEADLINE):
+                stream = await trio.open_tcp_stream(self.node.host, self.node.port)
+        except (OSError, trio.TooSlowError):
+            if self.node_reachable is None:
+                emit(_log, logging.WARNING, "node_unreachable", node=str(self.node))
+            self.node_reachable = False
+            return
+        await stream.aclose()
+        self.node_reachable = True
 
     async def drained(self) -> None:
         """Returns once no stream runs."""

@@ -154,10 +154,12 @@ async def accept(inner: ByteStream, supports: Callable[[str], bool]) -> Negotiat
         data = await inner.receive_some(_READ)
         if not data:
             raise StreamReset("the stream ended during negotiation")
-        rest = listener.receive(data)
-        answer = listener.data_to_send()
-        if answer:
-            await inner.send_all(answer)
+        try:
+            rest = listener.receive(data)
+        finally:
+            # A "na" goes out even if what follows it, sent in good hope, makes no sense here.
+            if answer := listener.data_to_send():
+                await inner.send_all(answer)
         if rest is not None and listener.protocol is not None:
             return NegotiatedStream(inner, listener.protocol, buffered=rest)
     raise LocalProtocolError(Reason.UNEXPECTED_MESSAGE, "negotiation went past its end")

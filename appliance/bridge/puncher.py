@@ -56,6 +56,7 @@ class Puncher:
         # By connection number: how the last round that we answered failed, or will have if the
         # connection ends now. The starter may begin another one, or give up without a word.
         self._unsettled: dict[int, Fault] = {}
+        self._answering: dict[int, trio.CancelScope] = {}
         host.handle(PROTOCOL, self._answer)
         host.on_connected.append(self._connected)
         host.on_closed.append(self._closed)
@@ -94,12 +95,12 @@ class Puncher:
         """Up to three rounds, until one succeeds or the peer cannot be punched at all."""
         fault = Fault(Reason.PUNCH_TIMEOUT)
         while conn.punch_attempts < ATTEMPTS and not conn.closed:
-            self._begin(conn)
+            attempt = self._begin(conn)
             try:
                 await self._round(conn)
             except Fault as error:
                 fault = error
-                self._attempt_failed(conn, fault)
+                self._attempt_failed(conn, attempt, fault)
                 if fault.reason in _HOPELESS:
                     break
                 continue
@@ -162,19 +163,30 @@ class Puncher:
             raise Fault(Reason.PUNCH_PROTOCOL, "DCUtR from the side that dialled")
         if conn.punch_attempts >= ATTEMPTS:
             raise Fault(Reason.PUNCH_PROTOCOL, f"more than {ATTEMPTS} rounds")
-        self._begin(conn)
+        attempt = self._begin(conn)
+        if (previous := self._answering.get(conn.number)) is not None:
+            # The starter is sooner through with a round than we; that one it has given up.
+            previous.cancel()
+        current = self._answering[conn.number] = trio.CancelScope()
         self._unsettled[conn.number] = Fault(Reason.CONNECTION_LOST, "it ended during the round")
         try:
-            await self._answer_round(stream, conn)
+            with current:
+                await self._answer_round(stream, conn)
         except (Fault, StreamReset) as error:
             stream.reset()
             fault = _reset(conn, error) if isinstance(error, StreamReset) else error
-            self._attempt_failed(conn, fault)
-            if conn.punch_attempts >= ATTEMPTS or fault.reason in _HOPELESS:
+            self._attempt_failed(conn, attempt, fault)
+            if attempt >= ATTEMPTS or fault.reason in _HOPELESS:
                 self._unsettled.pop(conn.number, None)
                 self._failed(conn, "initiator", fault)
             else:
                 self._unsettled[conn.number] = fault
+            return
+        finally:
+            if self._answering.get(conn.number) is current:
+                del self._answering[conn.number]
+        if current.cancelled_caught:
+            stream.reset()
             return
         self._unsettled.pop(conn.number, None)
         self._succeeded(conn, "initiator")
@@ -250,6 +262,7 @@ class Puncher:
         faults: list[Fault],
     ) -> None:
         while True:
+            dialled = trio.current_time()
             try:
                 await self._host.dial(
                     target,
@@ -265,23 +278,25 @@ class Puncher:
                 faults[:] = [fault]
                 if fault.reason in _WRONG_ADDRESS:
                     return
-            gap = window.gap(trio.current_time(), self._rng)
+            now = trio.current_time()
+            gap = window.gap(now, now - dialled, self._rng)
             if gap is None:
                 return
             await trio.sleep(gap)
 
-    def _begin(self, conn: Connection) -> None:
+    def _begin(self, conn: Connection) -> int:
         conn.punch_attempts += 1
         self._host.telemetry.punch.attempts += 1
         emit(_log, logging.INFO, "punch_started", peer=conn.peer_id, attempt=conn.punch_attempts)
+        return conn.punch_attempts
 
-    def _attempt_failed(self, conn: Connection, fault: Fault) -> None:
+    def _attempt_failed(self, conn: Connection, attempt: int, fault: Fault) -> None:
         emit(
             _log,
             logging.INFO,
             "punch_attempt_failed",
             peer=conn.peer_id,
-            attempt=conn.punch_attempts,
+            attempt=attempt,
             reason=fault.reason.value,
             detail=fault.detail,
         )

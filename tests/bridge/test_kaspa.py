@@ -230,6 +230,23 @@ async def deaf_node() -> AsyncIterator[Endpoint]:
             yield beside.endpoint
 
 
+async def test_the_node_is_looked_for_until_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`appliance status` says that the node is down before any peer has asked for it."""
+    caplog.set_level("WARNING")
+    monkeypatch.setattr(kaspa, "NODE_LOOK_EVERY", 0.01)
+    async with node(up=False) as beside, small_world() as world:
+        streams = KaspaStreams(await world.host(), beside.endpoint, LIMITS)
+        world.nursery.start_soon(streams.watch_node)
+        await until(lambda: streams.node_reachable is False)
+        beside.listen()
+        looked = await beside.accept()
+        assert await looked.receive_some() == b""
+        await until(lambda: streams.node_reachable)
+    assert len(logged(caplog, "node_unreachable")) == 1
+
+
 async def test_a_node_that_does_not_answer_is_given_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
