@@ -55,6 +55,11 @@ def _load(path: Path) -> Identity | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise ApplianceError(
+            f"{path}: cannot read the identity key: {path.parent} is not a directory",
+            hint="move that file away, or set state.dir to another place",
+        ) from None
     except OSError as error:
         raise ApplianceError(
             f"{path}: cannot read the identity key: {_why(error)}",

@@ -253,6 +253,7 @@ async def test_closing_with_unread_bytes_does_not_leave_the_peer_waiting_for_its
         async with outcome_of(lambda: theirs.send_all(bytes(INITIAL_WINDOW + 1))) as outcome:
             await ours.aclose()
         assert isinstance(outcome[0], StreamReset)
+        assert trio.current_time() < 1, "at once, and not when patience ends"
         assert one.session.open_streams == other.session.open_streams == 0
 
 

@@ -270,6 +270,20 @@ async def test_a_violation_is_told_to_the_peer_and_ends_the_connection(
         await ours.receive_some()
 
 
+async def test_the_last_word_to_a_violator_is_written_out(autojump_clock: MockClock) -> None:
+    carrier, raw = carrier_pair(capacity=5)
+    end = End(carrier, Session(carrier, client=True))
+    wire = b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end.run)
+        nursery.start_soon(raw.send_all, frame(0, 0, 7, 1))
+        while not end.ended.is_set() or raw.unread:
+            await trio.sleep(0.05)
+            if raw.unread:
+                wire += await raw.receive_some()
+    assert wire == frame(3, 0, 0, 1)
+
+
 async def _rest(raw: MemoryCarrier) -> bytes:
     return bytes(raw._in.buffer)
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from appliance.dataplane.tcp import KEEPALIVE_IDLE, USER_TIMEOUT_MS, TcpStream
 from appliance.errors import StreamReset
