@@ -28,6 +28,8 @@ MAX_WIDE_STREAMS: Final = 4
 Kaspa stream with each peer."""
 MAX_DATA: Final = 65_507
 """Payload of one frame, so that it fits one noise message with its 12 bytes of header."""
+MAX_SKIPPED: Final = 256
+"""Stream ids that the peer passed over and may still open; those before them count as closed."""
 MAX_CONTROL_BACKLOG: Final = 256 * KIB
 """Unsent answers to pings and new streams; more means that the peer floods and does not read."""
 _MAX_WINDOW: Final = 0xFFFF_FFFF
@@ -142,7 +144,8 @@ class Yamux:
     def __init__(self, *, client: bool, max_inbound: int = 64) -> None:
         self._next_id = 1 if client else 2
         self._inbound_parity = 0 if client else 1
-        self._last_inbound = 0
+        self._next_inbound = 2 if client else 1
+        self._skipped: set[int] = set()
         self._max_inbound = max_inbound
         self._inbound_open = 0
         self._inbound_freed = 0
@@ -313,9 +316,16 @@ class Yamux:
             events.append(PongReceived(value))
 
     def _on_syn(self, events: list[Event], stream_id: int) -> None:
-        if stream_id % 2 != self._inbound_parity or stream_id <= self._last_inbound:
-            raise _violation(f"stream id {stream_id} is not the peer's next")
-        self._last_inbound = stream_id
+        if stream_id % 2 != self._inbound_parity or self._was_known(stream_id):
+            raise _violation(f"stream id {stream_id} is not the peer's to open")
+        self._skipped.discard(stream_id)
+        if stream_id >= self._next_inbound:
+            # go-yamux numbers a stream in one step and sends its SYN in another: others overtake.
+            first = max(self._next_inbound, stream_id - 2 * MAX_SKIPPED)
+            self._skipped.update(range(first, stream_id, 2))
+            self._next_inbound = stream_id + 2
+            while len(self._skipped) > MAX_SKIPPED:
+                self._skipped.remove(min(self._skipped))
         in_use = self._inbound_open + self._inbound_freed
         if in_use >= self._max_inbound or self._said_go_away:
             self._control(Kind.WINDOW_UPDATE, RST, stream_id, 0)
@@ -363,7 +373,7 @@ class Yamux:
 
     def _was_known(self, stream_id: int) -> bool:
         if stream_id % 2 == self._inbound_parity:
-            return stream_id <= self._last_inbound
+            return stream_id < self._next_inbound and stream_id not in self._skipped
         return stream_id < self._next_id
 
     def _sendable(self, stream_id: int) -> _Stream:

@@ -8,6 +8,7 @@ from appliance.dataplane.yamux import (
     INITIAL_WINDOW,
     MAX_CONTROL_BACKLOG,
     MAX_DATA,
+    MAX_SKIPPED,
     MAX_WIDE_STREAMS,
     WIDE_WINDOW,
     DataReceived,
@@ -200,7 +201,6 @@ VIOLATIONS = {
     "data on a stream of ours that we never opened": data(2, b"x"),
     "an id of our parity": window(2, flags=SYN),
     "the same id twice": window(1, flags=SYN) * 2,
-    "an id that goes back": window(5, flags=SYN) + window(3, flags=SYN),
     "one byte more than the window": window(1, flags=SYN) + header(0, 0, 1, INITIAL_WINDOW + 1),
     "a window beyond 32 bits": window(1, flags=SYN) + window(1, 0xFFFF_FFFF),
     "data behind the end of file": window(1, flags=SYN | FIN) + data(1, b"x"),
@@ -386,6 +386,31 @@ FLOODS = {
     "streams that are reset": [window(2 * n + 1, flags=SYN | RST) for n in range(40_000)],
     "short streams": [data(2 * n + 1, b"x", flags=SYN | RST) for n in range(40_000)],
 }
+
+
+def test_streams_may_be_opened_out_of_order() -> None:
+    """go-yamux numbers a stream before it sends the SYN, and another one may overtake it."""
+    machine = server()
+    order = [5, 1, 3, 9, 7]
+    events = machine.receive(b"".join(window(stream, flags=SYN) for stream in order))
+    assert events == [StreamOpened(stream) for stream in order]
+    with pytest.raises(RemoteProtocolError):
+        machine.receive(window(3, flags=SYN))
+
+
+def test_data_on_an_id_that_was_passed_over_is_a_violation() -> None:
+    machine = server()
+    machine.receive(window(5, flags=SYN))
+    with pytest.raises(RemoteProtocolError):
+        machine.receive(data(3, b"?"))
+
+
+def test_ids_that_were_passed_over_long_ago_count_as_closed() -> None:
+    machine = server()
+    machine.receive(window(2 * MAX_SKIPPED + 11, flags=SYN))
+    assert machine.receive(window(13, flags=SYN)) == [StreamOpened(13)]
+    with pytest.raises(RemoteProtocolError):
+        machine.receive(window(9, flags=SYN))
 
 
 @pytest.mark.parametrize("frames", FLOODS.values(), ids=FLOODS)
