@@ -39,6 +39,7 @@ lab: $(VENV)/.run  ## two nodes behind two NATs shake hands (SCENARIO=… anothe
 .PHONY: test
 test: $(VENV)/.dev  ## linters, type checker and every test (ARGS=… goes to pytest)
 	@.ci/prepare lab
+	@tests/interop/build
 	@failed=; \
 	check() { echo "==> $$*"; "$(BIN)/$$@" || failed="$$failed [$$*]"; }; \
 	check ruff check --quiet .; \
@@ -47,6 +48,10 @@ test: $(VENV)/.dev  ## linters, type checker and every test (ARGS=… goes to py
 	test -z "$$failed" || echo "==> FAILED so far:$$failed; the tests run all the same"; \
 	echo "==> pytest $(ARGS)"; \
 	$(BIN)/python -m pytest $(ARGS) && test -z "$$failed"
+
+.PHONY: peers
+peers:  ## build the go and js peers of the interop tests (tests/interop/build rust: that too)
+	@tests/interop/build
 
 .PHONY: lint
 lint: $(VENV)/.dev  ## ruff: rules and format
