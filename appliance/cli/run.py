@@ -6,6 +6,9 @@ import argparse
 import contextlib
 import os
 import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.declaration.flags import add_run_flags, apply_run_flags
@@ -42,6 +45,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _ourselves() -> str:
+    """What to type to call us again, in the shell from which we were called."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m appliance"
+    found = shutil.which(program.name)
+    if found is not None and Path(found).resolve() == program.resolve():
+        return program.name
+    return shlex.quote(os.path.relpath(program))
+
+
 def _introduce(appliance: Appliance, file: str) -> None:
     """Who we are and how to look at us, in a few lines on standard output."""
     declaration, role = appliance.declaration, appliance.role
@@ -54,7 +68,7 @@ def _introduce(appliance: Appliance, file: str) -> None:
         f"  listens   {listening}",
         f"  node      {node}",
         *(f"  slot      {s.listening} reaches {s.spec.peer_id}" for s in appliance.slots),
-        f"  look      appliance status {shlex.quote(file)}",
+        f"  look      {_ourselves()} status {shlex.quote(file)}",
     ]
     if appliance.metrics is not None:
         lines.append(f"  metrics   http://{appliance.metrics}/metrics")

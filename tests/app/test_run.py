@@ -62,7 +62,20 @@ def test_it_says_in_a_few_lines_who_it_is_and_how_to_look(appliance: Running) ->
     assert len(lines) <= 10
     assert load_or_create(state_of(appliance) / KEY_FILE).peer_id in appliance.output
     assert "private" in appliance.output
-    assert f"appliance status {appliance.file}" in appliance.output
+    look = next(line for line in lines if line.startswith("  look")).split(maxsplit=1)[1]
+    # Typed as it is printed, it must work.
+    seen = subprocess.run(
+        look,
+        shell=True,
+        cwd=appliance.home,
+        env=environment(appliance.home),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert seen.returncode == 0, seen.stderr
+    assert "private" in seen.stdout
     # Ports that the kernel chose are named, not echoed as 0.
     assert ":0" not in appliance.output
     bridge = next(line.split()[1] for line in lines if line.startswith("  listens"))
