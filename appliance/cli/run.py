@@ -7,7 +7,9 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,15 +36,31 @@ def run(args: argparse.Namespace) -> int:
     declaration = apply_run_flags(load(args.file), args)
     found = plan(choose_profile(declaration)[0], wishes(declaration))
 
-    import trio
+    with _leaving_at_once():
+        import trio
 
-    from appliance import app
-    from appliance.operate import logs
+        from appliance import app
+        from appliance.operate import logs
 
     logs.configure(declaration.log.level, declaration.log.format)
     os.umask(0o077)
     trio.run(lambda: app.serve(declaration, found, on_ready=lambda up: _introduce(up, args.file)))
     return 0
+
+
+@contextlib.contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """While imports run, a signal ends the process: nothing was started, nothing is to be undone,
+    and a KeyboardInterrupt in the middle of somebody's import may be swallowed."""
+    before = {
+        number: signal.signal(number, lambda *_: os._exit(130))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _ourselves() -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -106,6 +106,9 @@ def _shown(path: Path) -> str:
 
 def _watch(path: Path) -> None:
     on_terminal = sys.stdout.isatty()
+    # Held back and waited for: an interrupt in the middle of anything else could get lost.
+    ending = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     try:
         while True:
             try:
@@ -115,6 +118,7 @@ def _watch(path: Path) -> None:
                     raise
                 text = error.message  # it may come back: that is what one watches for
             print(f"{_CLEAR}{text}" if on_terminal else f"{text}\n", flush=True)
-            time.sleep(REFRESH)
-    except KeyboardInterrupt:
-        return
+            if signal.sigtimedwait(ending, REFRESH) is not None:
+                return
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)

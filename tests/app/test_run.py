@@ -246,5 +246,5 @@ def test_a_kaspad_that_is_down_does_not_stop_the_bridge(tmp_path: Path) -> None:
     document = declaration(tmp_path, "beside", node={"kind": "kaspad", "p2p": nobody})
     with running(written(tmp_path, document)) as process:
         status = process.status()
-        assert status["node"] == {"kind": "kaspad", "p2p": nobody, "reachable": None}
+        assert status["node"] == {"kind": "kaspad", "p2p": nobody, "reachable": False}
         assert process.end() == 0

@@ -40,6 +40,8 @@ def _put_back() -> Iterator[None]:
 def configured(level: str = "info", fmt: str = "json") -> io.StringIO:
     # pytest's own handlers would raise on what ours must survive.
     logging.getLogger().handlers.clear()
+    # pytest also listens at loggers that do not propagate, as libp2p's once it was imported.
+    logging.getLogger("libp2p").handlers.clear()
     stream = io.StringIO()
     logs.configure(level, fmt, stream)
     return stream
