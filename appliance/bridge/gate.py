@@ -60,6 +60,8 @@ class Gate:
         self.limits = limits
         self.connections = 0
         self.handshakes = 0
+        self.closing = False
+        """Set at shutdown: nobody gets in any more."""
         self._per_ip: Counter[str] = Counter()
         self._expected: list[Expected] = []
 
@@ -87,6 +89,8 @@ class Gate:
 
     def enter(self, ip: str) -> None:
         """Admit a socket and count its handshake; `left` follows. Raises Refused."""
+        if self.closing:
+            raise Refused(Reason.SHUTTING_DOWN)
         limits = self.limits
         expected = any(ip in expected.hosts for expected in self._expected)
         spare = PUNCH_SPARE if expected else 0

@@ -6,11 +6,9 @@ Only this module makes a `Connection`, hence an authenticated peer id.
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -23,13 +21,13 @@ from appliance.bridge.guard import guarded, supervised
 from appliance.bridge.identity import Identity
 from appliance.bridge.introductions import PING, Introductions
 from appliance.bridge.negotiate import NegotiatedStream, accept
+from appliance.bridge.reception import Reception
 from appliance.bridge.refusals import refuse
 from appliance.bridge.secure import PROTOCOL as NOISE
 from appliance.bridge.secure import Noise
 from appliance.bridge.telemetry import Telemetry
 from appliance.dataplane.session import MuxStream, Session
 from appliance.dataplane.streams import ByteStream
-from appliance.dataplane.tcp import TcpStream
 from appliance.errors import (
     Fault,
     LocalProtocolError,
@@ -97,7 +95,6 @@ class Host:
         self._changed = trio.Event()
         self._dialling: dict[str, trio.Lock] = {}
         self._nursery: trio.Nursery | None = None
-        self._closing = False
 
     # --- what others ask
 
@@ -152,16 +149,17 @@ class Host:
         """
         sockets = await transport.listen(listen)
         self.listening = tuple(Endpoint(*sock.getsockname()[:2]) for sock in sockets)
+        reception = Reception(self._gate, self.telemetry, self.adopt)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for sock in sockets:
-                    accept_loop = partial(self._accept_loop, sock)
-                    nursery.start_soon(supervised, self.telemetry, "accept", accept_loop)
+                    receive = partial(reception.run, sock)
+                    nursery.start_soon(supervised, self.telemetry, "accept", receive)
                 nursery.start_soon(supervised, self.telemetry, "reap", self._reap_loop)
                 task_status.started(self.listening)
         finally:
-            self._closing = True
+            self._gate.closing = True
             for sock in sockets:
                 sock.close()
             for conn in self.connections():
@@ -169,7 +167,7 @@ class Host:
 
     async def close_connections(self) -> None:
         """Say goodbye to every peer; new connections are refused from here on."""
-        self._closing = True
+        self._gate.closing = True
         async with trio.open_nursery() as nursery:
             for conn in self.connections():
                 nursery.start_soon(conn.session.close, Reason.SHUTTING_DOWN)
@@ -236,7 +234,7 @@ class Host:
         try:
             with peer_deadline(HANDSHAKE_DEADLINE, Reason.HANDSHAKE_TIMEOUT):
                 muxed, peer_id = await self._upgrade(carrier, client=client, expect=expect)
-            if self._closing:
+            if self._gate.closing:
                 raise Refused(Reason.SHUTTING_DOWN)
         except BaseException as error:
             carrier.reset()
@@ -290,57 +288,6 @@ class Host:
         muxed = NegotiatedStream.propose(channel, YAMUX)
         await muxed.flush()
         return muxed, peer_id
-
-    async def _accept_loop(self, listener: trio.socket.SocketType) -> None:
-        assert self._nursery is not None
-        while True:
-            try:
-                sock, _ = await listener.accept()
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                    # Out of descriptors or memory: the peer waits in the backlog meanwhile.
-                    full = Refused(Reason.CONNECTIONS_FULL, str(error))
-                    refuse(self.telemetry, "connection", full, peer=None)
-                    await trio.sleep(0.1)
-                continue
-            try:
-                tcp = TcpStream(sock)
-            except OSError:
-                sock.close()  # the peer reset it before we looked
-                continue
-            try:
-                if self._closing:
-                    raise Refused(Reason.SHUTTING_DOWN)
-                self._gate.enter(tcp.remote.host)
-            except Refused as fault:
-                refuse(self.telemetry, "connection", fault, peer=str(tcp.remote))
-                tcp.reset()
-                continue
-            self._nursery.start_soon(self._greet, tcp)
-
-    async def _greet(self, tcp: TcpStream) -> None:
-        expected = self._gate.expectation_for(tcp.remote)
-
-        async def upgrade() -> None:
-            path = Direct(tcp.remote, tcp.local, punched=expected is not None)
-            client = expected is not None and expected.client
-            expect = expected.peer_id if expected is not None and client else None
-            try:
-                conn = await self.adopt(tcp, path, "inbound", client=client, expect=expect)
-            except Fault as fault:
-                refuse(self.telemetry, "connection", fault, peer=str(tcp.remote))
-                return
-            if expected is None:
-                return
-            if conn.peer_id == expected.peer_id:
-                conn.introduced_by = expected.introduced_by
-            else:
-                conn.path = replace(path, punched=False)  # a neighbour of the one we wait for
-
-        try:
-            await guarded(self.telemetry, "handshake", str(tcp.remote), upgrade)
-        finally:
-            self._gate.left(tcp.remote.host)
 
     def _register(self, conn: Connection) -> None:
         self._connections.setdefault(conn.peer_id, []).append(conn)
