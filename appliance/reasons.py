@@ -52,6 +52,7 @@ class Reason(str, Enum):
     WRONG_PEER = "wrong-peer"
     SELF_DIAL = "self-dial"
     DIAL_FAILED = "dial-failed"
+    PORT_IN_USE = "port-in-use"
     DIAL_TIMEOUT = "dial-timeout"
     UNSUPPORTED_PROTOCOL = "unsupported-protocol"
     DRAIN_DEADLINE = "drain-deadline"

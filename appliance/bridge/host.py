@@ -177,7 +177,8 @@ class Host:
     async def connect(self, endpoint: Endpoint, peer_id: str) -> Connection:
         """A direct connection to the peer, a standing one if there is one.
 
-        Dialled from the listen port, so that what the peer observes is what others can punch.
+        Dialled from the listen port, so that what the peer observes is what others can punch;
+        from any port while that one is taken.
         Raises Fault (dial-failed, dial-timeout, wrong-peer, handshake-…).
         """
         lock = self._dialling.setdefault(peer_id, trio.Lock())
@@ -186,7 +187,13 @@ class Host:
                 standing = self.direct_to(peer_id)
                 if standing is not None:
                     return standing
-                return await self.dial(endpoint, peer_id, client=True)
+                try:
+                    return await self.dial(endpoint, peer_id, client=True)
+                except Fault as fault:
+                    if fault.reason is not Reason.PORT_IN_USE:
+                        raise
+                    # After a crash the kernel keeps the old connection's ports for a minute.
+                    return await self.dial(endpoint, peer_id, client=True, any_port=True)
         finally:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._dialling.pop(peer_id, None)
@@ -198,6 +205,7 @@ class Host:
         *,
         client: bool,
         punched: bool = False,
+        any_port: bool = False,
         introduced_by: str | None = None,
     ) -> Connection:
         """A new direct connection. `client` is our security role, whatever TCP thinks.
@@ -208,7 +216,7 @@ class Host:
             raise Refused(Reason.SELF_DIAL)
         if not is_dialable(endpoint, allow_private=True):
             raise Refused(Reason.DIAL_FAILED, f"{endpoint} is no machine's address")
-        source = self._source_for(endpoint)
+        source = None if any_port else self._source_for(endpoint)
         with peer_deadline(DIAL_DEADLINE, Reason.DIAL_TIMEOUT):
             tcp = await transport.dial(endpoint, source)
         path = Direct(endpoint, tcp.local, source is not None, punched)

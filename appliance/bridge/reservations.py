@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import trio
 
-from appliance.bridge.connection import Connection, peer_deadline
+from appliance.bridge.connection import Connection, Direct, peer_deadline
 from appliance.bridge.envelope import open_voucher
 from appliance.bridge.host import Host
 from appliance.bridge.messages import decode_hop, encode_reserve
@@ -34,6 +34,9 @@ MAX_LIFETIME: Final = HOUR
 RENEW_AT: Final = 0.75
 """Share of its lifetime after which a reservation is renewed: with an hour, 15 min of slack for
 retries (go-libp2p renews 2 min before the end)."""
+PORT_IS_FREE_AFTER: Final = 65.0
+"""Seconds until a relay that was dialled from another port is dialled again from the listen port:
+Linux keeps the ports of an ended connection for 60 s (TIME_WAIT)."""
 _log = logging.getLogger("appliance.bridge.reservations")
 
 
@@ -86,9 +89,14 @@ class ReservationKeeper:
             while True:
                 granted = await self._reserve(state, conn)
                 backoff.succeeded()
-                lifetime = granted.expires - time.time()
-                with trio.move_on_after(max(1.0, lifetime * RENEW_AT)):
+                patience = max(1.0, (granted.expires - time.time()) * RENEW_AT)
+                if borrowed := isinstance(conn.path, Direct) and not conn.path.from_listen_port:
+                    patience = min(patience, PORT_IS_FREE_AFTER)
+                with trio.move_on_after(patience):
                     await conn.session.closed.wait()
+                if borrowed and not conn.closed:
+                    # Only what comes from the listen port shows an address that can be punched.
+                    await conn.session.close(Reason.PORT_IN_USE)
                 if conn.closed:
                     reason = conn.session.closed_reason or Reason.CONNECTION_LOST
                     raise Fault(reason, "the connection to the relay ended")

@@ -82,17 +82,20 @@ def _cannot_listen(endpoint: Endpoint, error: OSError) -> ApplianceError:
 async def dial(target: Endpoint, source: Endpoint | None) -> TcpStream:
     """Connect, from `source` if given (host and port; an unspecified host is fine).
 
-    Raises Fault(dial-failed). After `Cancelled` the socket is closed.
+    Raises Fault: dial-failed, or port-in-use if a connection between the two ports exists or ended
+    less than a minute ago. After `Cancelled` the socket is closed.
     """
     sock = _new_socket(target.is_ipv6)
     try:
         if source is not None:
             await sock.bind((source.host, source.port))
         await sock.connect((target.host, target.port))
-        return TcpStream(sock)
+        return TcpStream(sock, frees_port=source is not None)
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError):
+            taken = source is not None and error.errno == errno.EADDRNOTAVAIL
+            reason = Reason.PORT_IN_USE if taken else Reason.DIAL_FAILED
             detail = f"{target}: {(error.strerror or str(error)).lower()}"
-            raise Fault(Reason.DIAL_FAILED, detail) from error
+            raise Fault(reason, detail) from error
         raise

@@ -32,7 +32,14 @@ from tests.bridge.strangers import (
     shout,
     socket_to,
 )
-from tests.bridge.world import LOOPBACK, World, endpoint_of, logged, small_world, until
+from tests.bridge.world import (
+    LOOPBACK,
+    World,
+    endpoint_of,
+    logged,
+    small_world,
+    until,
+)
 
 EVERY_IPV4 = Endpoint("0.0.0.0", 0)
 NOBODY = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"

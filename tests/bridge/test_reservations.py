@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from appliance.bridge import reservations
 from appliance.bridge.circuits import CircuitAcceptor
 from appliance.bridge.connection import Connection, Direct
 from appliance.bridge.envelope import Voucher, seal_voucher
@@ -24,7 +25,7 @@ from appliance.reasons import Reason
 from appliance.units import MINUTE
 from appliance.wire.circuit import HOP, OK, Granted, Limit
 from tests.bridge.strangers import ping
-from tests.bridge.world import World, endpoint_of, logged, small_world, until
+from tests.bridge.world import World, endpoint_of, logged, small_world, taken_between, until
 
 EVER = 600 * MINUTE
 
@@ -314,3 +315,26 @@ async def test_giving_up_a_reservation_forgets_the_relay(world: World) -> None:
     assert not keeper.relays
     [conn] = host.connections(relay.peer_id)
     assert conn.holds == 0
+
+
+# --- from the listen port
+
+
+async def test_a_relay_met_from_another_port_is_met_again_from_the_listen_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else nobody could punch us for as long as that reservation lives."""
+    monkeypatch.setattr(reservations, "PORT_IS_FREE_AFTER", 0.05)
+
+    def met(host: Host, peer_id: str, *, from_listen_port: bool) -> bool:
+        conn = host.direct_to(peer_id)
+        path = conn.path if conn is not None else None
+        return isinstance(path, Direct) and path.from_listen_port is from_listen_port
+
+    async with small_world() as world:
+        relay, host = await world.relay(), await world.host()
+        with taken_between(host, relay.host):
+            keeper = keeping(world, host, relay.endpoint, relay.peer_id)
+            await until(lambda: met(host, relay.peer_id, from_listen_port=False))
+        await until(lambda: met(host, relay.peer_id, from_listen_port=True))
+        await until(lambda: keeper.relays[relay.peer_id].state == "active")

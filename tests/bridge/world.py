@@ -4,8 +4,10 @@ chose, real sockets and real handshakes between them, all gone at the end of the
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +41,19 @@ RELAY_LIMITS = RelayLimits(
 def endpoint_of(host: Host) -> Endpoint:
     """The first endpoint that the host listens on."""
     return host.listening[0]
+
+
+@contextmanager
+def taken_between(a: Host, b: Host) -> Iterator[None]:
+    """Meanwhile the kernel has a connection from a's listen port to b's, as after a crash of a."""
+    mine, theirs = endpoint_of(a), endpoint_of(b)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.bind((mine.host, mine.port))
+        sock.connect((theirs.host, theirs.port))
+        yield
 
 
 async def until(what: Callable[[], object], *, seconds: float = 10.0) -> None:

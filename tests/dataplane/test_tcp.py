@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -125,3 +125,45 @@ async def test_an_ipv4_peer_of_an_ipv6_socket_is_an_ipv4_endpoint() -> None:
         port = listener.getsockname()[1]
         await ours.connect(("::ffff:127.0.0.1", port))
         assert TcpStream(ours).remote == Endpoint("127.0.0.1", port)
+
+
+# --- ports that are free again at once
+
+
+async def test_an_end_that_frees_the_port_loses_no_byte() -> None:
+    ours, theirs = await raw_pair()
+    theirs.setblocking(False)
+    one = TcpStream(ours, frees_port=True)
+    other = TcpStream(trio.socket.from_stdlib_socket(theirs))
+    payload = bytes(3_000_000)
+    got = bytearray()
+
+    async def read() -> None:
+        with suppress(StreamReset):
+            while data := await other.receive_some():
+                got.extend(data)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await one.send_all(payload)
+        await one.send_eof()
+    other.reset()
+    assert got == payload
+
+
+async def test_the_same_two_ports_can_be_connected_again_at_once() -> None:
+    """An ordinary close leaves TIME_WAIT behind, and a dial from the listen port fails for it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = 0
+        for _ in range(3):
+            sock = trio.socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            await sock.bind(("127.0.0.1", port))
+            port = sock.getsockname()[1]
+            await sock.connect(listener.getsockname())
+            accepted, _ = listener.accept()
+            with accepted:
+                stream = TcpStream(sock, frees_port=True)
+                await stream.send_all(b"goodbye")
+                await stream.send_eof()
+                assert accepted.recv(64) == b"goodbye"
