@@ -10,6 +10,7 @@ from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from google.protobuf.message import DecodeError
+from libp2p.exceptions import BaseLibp2pError
 from libp2p.peer.envelope import Envelope, make_unsigned, unmarshal_envelope
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb import circuit_pb2 as circuit_pb
@@ -21,6 +22,18 @@ from appliance.reasons import Reason
 
 DOMAIN: Final = "libp2p-relay-rsvp"
 PAYLOAD_TYPE: Final = b"\x03\x02"
+
+# All that a mangled key or signature can make the parsers behind the library raise.
+_KEY_ERRORS: Final = (
+    DecodeError,
+    BaseLibp2pError,
+    UnsupportedAlgorithm,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,7 @@ def open_voucher(data: bytes) -> Voucher:
         envelope.validate(DOMAIN)
         message = circuit_pb.Voucher.FromString(envelope.raw_payload)
         signer = str(ID.from_pubkey(envelope.public_key))
-    except (DecodeError, ValueError, UnsupportedAlgorithm) as error:
+    except _KEY_ERRORS as error:
         raise RemoteProtocolError(Reason.MALFORMED_MESSAGE, f"voucher: {error}") from error
     voucher = Voucher(peer_id_text(message.relay), peer_id_text(message.peer), message.expiration)
     if envelope.payload_type != PAYLOAD_TYPE or signer != voucher.relay:

@@ -120,3 +120,16 @@ def test_keys_from_a_stranger_never_raise_anything_else() -> None:
         )
         with pytest.raises(RemoteProtocolError):
             open_voucher(envelope.SerializeToString())
+
+
+@pytest.mark.parametrize("data", [b"", b"\x30", b"\x30\x80"], ids=["empty", "cut", "endless"])
+@pytest.mark.parametrize("kind", ["RSA", "Ed25519", "Secp256k1"])
+def test_a_key_that_is_none_is_malformed(kind: str, data: bytes) -> None:
+    envelope = envelope_pb2.Envelope(
+        public_key=crypto_pb2.PublicKey(Type=kind, Data=data),
+        payload_type=PAYLOAD_TYPE,
+        payload=payload_of(VOUCHER),
+        signature=bytes(64),
+    )
+    with pytest.raises(RemoteProtocolError):
+        open_voucher(envelope.SerializeToString())
