@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 import base58
@@ -157,8 +159,8 @@ def encode_dcutr(message: dcutr.Message) -> bytes:
     return bytes(out.SerializeToString())
 
 
-def _endpoints(addresses: object) -> tuple[Endpoint, ...]:
-    decoded = (multiaddr.decode(data) for data in list(addresses)[:MAX_ADDRESSES])  # type: ignore[call-overload]
+def _endpoints(addresses: Iterable[bytes]) -> tuple[Endpoint, ...]:
+    decoded = (multiaddr.decode(data) for data in islice(addresses, MAX_ADDRESSES))
     return tuple(address.endpoint for address in decoded if address is not None)
 
 
