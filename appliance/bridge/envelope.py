@@ -10,15 +10,18 @@ from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from google.protobuf.message import DecodeError
-from libp2p.exceptions import BaseLibp2pError
-from libp2p.peer.envelope import Envelope, make_unsigned, unmarshal_envelope
-from libp2p.peer.id import ID
-from libp2p.relay.circuit_v2.pb import circuit_pb2 as circuit_pb
 
 from appliance.bridge.identity import Identity
+from appliance.bridge.library import lean
 from appliance.bridge.messages import peer_id_bytes, peer_id_text
 from appliance.errors import RemoteProtocolError
 from appliance.reasons import Reason
+
+with lean():
+    from libp2p.exceptions import BaseLibp2pError
+    from libp2p.peer.envelope import Envelope, make_unsigned, unmarshal_envelope
+    from libp2p.peer.id import ID
+    from libp2p.relay.circuit_v2.pb import circuit_pb2 as circuit_pb
 
 DOMAIN: Final = "libp2p-relay-rsvp"
 PAYLOAD_TYPE: Final = b"\x03\x02"

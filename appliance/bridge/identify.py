@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import DecodeError
-from libp2p.identity.identify.pb import identify_pb2
 
 from appliance import __version__
 from appliance.bridge.identity import Identity
+from appliance.bridge.library import lean
 from appliance.errors import RemoteProtocolError
 from appliance.network import Endpoint
 from appliance.reasons import Reason
 from appliance.wire import multiaddr
+
+with lean():
+    from libp2p.identity.identify.pb import identify_pb2
 
 PROTOCOL: Final = "/ipfs/id/1.0.0"
 PUSH: Final = "/ipfs/id/push/1.0.0"

@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from libp2p.crypto.ed25519 import Ed25519PrivateKey, create_new_key_pair
-from libp2p.crypto.exceptions import CryptographyError
-from libp2p.crypto.keys import KeyPair, KeyType, PrivateKey
-from libp2p.peer.id import ID
 
+from appliance.bridge.library import lean
 from appliance.errors import ApplianceError
+
+with lean():
+    from libp2p.crypto.ed25519 import Ed25519PrivateKey, create_new_key_pair
+    from libp2p.crypto.exceptions import CryptographyError
+    from libp2p.crypto.keys import KeyPair, KeyType, PrivateKey
+    from libp2p.peer.id import ID
 
 KEY_FILE = "identity.key"
 _MAX_KEY_FILE = 4096

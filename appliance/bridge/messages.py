@@ -8,9 +8,8 @@ from typing import Final
 
 import base58
 from google.protobuf.message import DecodeError
-from libp2p.relay.circuit_v2.pb import circuit_pb2 as circuit_pb
-from libp2p.relay.circuit_v2.pb import dcutr_pb2 as dcutr_pb
 
+from appliance.bridge.library import lean
 from appliance.errors import RemoteProtocolError
 from appliance.network import Endpoint
 from appliance.reasons import Reason
@@ -25,6 +24,10 @@ from appliance.wire.circuit import (
     StatusReply,
     StopMessage,
 )
+
+with lean():
+    from libp2p.relay.circuit_v2.pb import circuit_pb2 as circuit_pb
+    from libp2p.relay.circuit_v2.pb import dcutr_pb2 as dcutr_pb
 
 MAX_ADDRESSES: Final = 16
 """Addresses of one message that we look at; the rest is ignored."""

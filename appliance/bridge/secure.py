@@ -11,14 +11,6 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from google.protobuf.message import DecodeError
-from libp2p.abc import IRawConnection
-from libp2p.connection_types import ConnectionType
-from libp2p.crypto.x25519 import create_new_key_pair as new_x25519
-from libp2p.exceptions import BaseLibp2pError
-from libp2p.peer.id import ID
-from libp2p.security.noise.io import NoiseTransportReadWriter
-from libp2p.security.noise.patterns import PatternXX
-from libp2p.security.secure_session import SecureSession
 from multiaddr import Multiaddr
 from noise.exceptions import (
     NoiseHandshakeError,
@@ -28,10 +20,21 @@ from noise.exceptions import (
 )
 
 from appliance.bridge.identity import Identity
+from appliance.bridge.library import lean
 from appliance.bridge.negotiate import NegotiatedStream
 from appliance.dataplane.secure import SecureStream
 from appliance.errors import RemoteProtocolError, StreamReset
 from appliance.reasons import Reason
+
+with lean():
+    from libp2p.abc import IRawConnection
+    from libp2p.connection_types import ConnectionType
+    from libp2p.crypto.x25519 import create_new_key_pair as new_x25519
+    from libp2p.exceptions import BaseLibp2pError
+    from libp2p.peer.id import ID
+    from libp2p.security.noise.io import NoiseTransportReadWriter
+    from libp2p.security.noise.patterns import PatternXX
+    from libp2p.security.secure_session import SecureSession
 
 PROTOCOL: Final = "/noise"
 
