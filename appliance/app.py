@@ -34,6 +34,7 @@ from appliance.bridge.relay import RelayService
 from appliance.bridge.reservations import RelayState, ReservationKeeper
 from appliance.bridge.slots import Relay, Slot, SlotSpec
 from appliance.bridge.telemetry import Telemetry
+from appliance.dataplane.plane import PlaneLimits
 from appliance.declaration import Declaration
 from appliance.declaration.addresses import PrivatePeer, RelayAddress
 from appliance.errors import ApplianceError
@@ -166,6 +167,12 @@ def _compose(
         telemetry,
         external=role.reachable,
         allow_private=spec.dial_private,
+        plane=PlaneLimits(
+            connection_unread=caps.unread_bytes_per_connection,
+            total_unread=caps.unread_bytes,
+            connection_growth=caps.unread_bytes_per_connection,
+            total_growth=caps.unread_bytes,
+        ),
     )
     relay = RelayService(
         host,
@@ -177,6 +184,8 @@ def _compose(
             reservation_seconds=spec.relay.reservation_duration,
             circuit_seconds=spec.relay.circuit_duration,
             circuit_bytes=spec.relay.circuit_bytes,
+            circuit_bytes_per_second=caps.relay_circuit_bytes_per_second,
+            relay_bytes_per_second=caps.relay_bytes_per_second,
         ),
     )
     limits = InboundLimits(caps.inbound_private, caps.per_relay_inbound, caps.unknown_relay_inbound)

@@ -68,6 +68,7 @@ class Reason(str, Enum):
     MESSAGE_TOO_LARGE = "message-too-large"
     UNEXPECTED_MESSAGE = "unexpected-message"
     YAMUX_VIOLATION = "yamux-violation"
+    NOISE_VIOLATION = "noise-violation"
     # --- the Kaspa side
     WRONG_NETWORK = "wrong-network"
     WRONG_PROTOCOL_VERSION = "wrong-protocol-version"

@@ -12,7 +12,7 @@ import trio
 
 from appliance.bridge.gate import one_customer
 from appliance.bridge.negotiate import NegotiatedStream
-from appliance.dataplane.session import Session
+from appliance.bridge.stack import MuxedConn
 from appliance.errors import RemoteProtocolError
 from appliance.network import Endpoint
 from appliance.reasons import Reason
@@ -53,7 +53,7 @@ class Connection:
     peer_id: str
     direction: Direction
     path: Direct | Relayed
-    session: Session
+    session: MuxedConn
     opened_at: float
     number: int = field(default_factory=lambda: next(_numbers))
     introduced_by: str | None = None

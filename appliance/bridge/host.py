@@ -24,10 +24,13 @@ from appliance.bridge.negotiate import NegotiatedStream, accept
 from appliance.bridge.reception import Reception
 from appliance.bridge.refusals import refuse
 from appliance.bridge.secure import PROTOCOL as NOISE
-from appliance.bridge.secure import Noise
+from appliance.bridge.stack import OURS, Stack
 from appliance.bridge.telemetry import Telemetry
-from appliance.dataplane.session import MuxStream, Session
-from appliance.dataplane.streams import ByteStream
+from appliance.dataplane.alarms import Alarms
+from appliance.dataplane.malloc import keep_freed_memory
+from appliance.dataplane.plane import Plane, PlaneLimits
+from appliance.dataplane.streams import Carrier
+from appliance.dataplane.tcp import TcpStream
 from appliance.errors import (
     Fault,
     LocalProtocolError,
@@ -67,6 +70,8 @@ class Host:
         *,
         external: Sequence[Endpoint] = (),
         allow_private: bool = False,
+        plane: PlaneLimits | None = None,
+        stack: Stack = OURS,
     ) -> None:
         self.identity = identity
         self.telemetry = telemetry
@@ -77,8 +82,11 @@ class Host:
         self.on_closed: list[Callable[[Connection], None]] = []
         self.wanted_by: list[Callable[[Connection], bool]] = []
         """Asked before a connection is closed as idle: whether somebody counts on it."""
+        self.plane = Plane(plane or PlaneLimits())
+        self.alarms = Alarms()
         self._gate = Gate(limits)
-        self._noise = Noise(identity)
+        self._stack = stack
+        self._noise = stack.security(identity)
         self._introductions = Introductions(
             identity,
             telemetry,
@@ -148,6 +156,7 @@ class Host:
         Raises ApplianceError if an endpoint cannot be had; nothing was started then.
         """
         sockets = await transport.listen(listen)
+        keep_freed_memory()
         self.listening = tuple(Endpoint(*sock.getsockname()[:2]) for sock in sockets)
         reception = Reception(self._gate, self.telemetry, self.adopt)
         try:
@@ -157,6 +166,7 @@ class Host:
                     receive = partial(reception.run, sock)
                     nursery.start_soon(supervised, self.telemetry, "accept", receive)
                 nursery.start_soon(supervised, self.telemetry, "reap", self._reap_loop)
+                nursery.start_soon(supervised, self.telemetry, "alarms", self.alarms.run)
                 task_status.started(self.listening)
         finally:
             self._gate.closing = True
@@ -226,7 +236,7 @@ class Host:
 
     async def adopt(
         self,
-        carrier: ByteStream,
+        carrier: Carrier,
         path: Direct | Relayed,
         direction: Direction,
         *,
@@ -244,13 +254,15 @@ class Host:
                 muxed, peer_id = await self._upgrade(carrier, client=client, expect=expect)
             if self._gate.closing:
                 raise Refused(Reason.SHUTTING_DOWN)
+            if isinstance(carrier, TcpStream):
+                carrier.fit_to_path()
         except BaseException as error:
             carrier.reset()
             if isinstance(error, StreamReset):
                 raise Fault(Reason.HANDSHAKE_FAILED, str(error)) from error
             raise
         max_inbound = self._gate.limits.streams_per_connection
-        session = Session(muxed, client=client, max_inbound=max_inbound)
+        session = self._stack.muxer(muxed, client=client, max_inbound=max_inbound, plane=self.plane)
         conn = Connection(
             peer_id, direction, path, session, trio.current_time(), introduced_by=introduced_by
         )
@@ -282,7 +294,7 @@ class Host:
         return None
 
     async def _upgrade(
-        self, carrier: ByteStream, *, client: bool, expect: str | None
+        self, carrier: Carrier, *, client: bool, expect: str | None
     ) -> tuple[NegotiatedStream, str]:
         if client:
             raw = NegotiatedStream.propose(carrier, NOISE)
@@ -351,7 +363,7 @@ class Host:
                 nursery.start_soon(self._introductions.ask, conn)
                 await self._notify(self.on_connected, conn)
 
-                def serve(stream: MuxStream) -> None:
+                def serve(stream: Carrier) -> None:
                     if conn.serving >= 2 * self._gate.limits.streams_per_connection:
                         # The muxer forgets a stream that its opener resets, its task lives on.
                         full = Refused(Reason.STREAMS_FULL)
@@ -382,7 +394,7 @@ class Host:
         for listener in listeners:
             await guarded(self.telemetry, "connection", conn.peer_id, partial(tell, listener))
 
-    async def _serve_stream(self, stream: MuxStream, conn: Connection) -> None:
+    async def _serve_stream(self, stream: Carrier, conn: Connection) -> None:
         ended_well = False
         protocol = "negotiation"
 

@@ -14,9 +14,11 @@ from appliance.bridge.connection import Connection, Relayed
 from appliance.bridge.host import Host
 from appliance.bridge.negotiate import NegotiatedStream
 from appliance.bridge.refusals import refuse
+from appliance.dataplane.muxstream import MuxStream
 from appliance.dataplane.pipe import PipeCounts, PipeEnd, pipe
+from appliance.dataplane.socketpipe import socket_pipe
 from appliance.dataplane.tcp import TcpStream
-from appliance.errors import Refused, RemoteProtocolError
+from appliance.errors import Refused, StreamReset
 from appliance.events import emit
 from appliance.network import Endpoint
 from appliance.policy.admission import InboundBudget, InboundLimits
@@ -236,17 +238,22 @@ class KaspaStreams:
 async def _piped(
     node: TcpStream, stream: NegotiatedStream, entry: KaspaStream, on_first: Callable[[], None]
 ) -> PipeEnd:
-    try:
+    """Raises RemoteProtocolError: the peer's refusal of our protocol shows with its first bytes."""
+    if not isinstance(stream.inner, MuxStream):
         return await pipe(node, stream, entry.counts, on_first_backward=on_first)
-    except BaseExceptionGroup as group:
-        # The peer's refusal of our protocol shows with its first bytes, inside the pipe's nursery.
-        refused, rest = group.split(RemoteProtocolError)
-        if refused is None or rest is not None:
-            raise
-        raise _first(refused) from None
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    try:
+        await stream.flush()
+    except BaseException as error:
+        node.reset()
+        stream.reset()
+        if isinstance(error, StreamReset):
+            return PipeEnd(clean=False, reset_by="right")
+        raise
+    return await socket_pipe(
+        node,
+        stream.inner,
+        entry.counts,
+        leftover=stream.take_buffered(),
+        agree=stream.agreement,
+        on_first_backward=on_first,
+    )

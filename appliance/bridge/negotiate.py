@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from appliance.dataplane.streams import ByteStream
+from appliance.dataplane.streams import Carrier
 from appliance.errors import LocalProtocolError, StreamReset
 from appliance.reasons import Reason
 from appliance.wire import multistream
@@ -16,7 +16,7 @@ _READ = 64 * 1024
 
 
 class NegotiatedStream:
-    """A `ByteStream` speaking `protocol`, with reads of messages and of exact sizes on top.
+    """A `Carrier` speaking `protocol`, with reads of messages and of exact sizes on top.
 
     Made by `propose` the choice travels in front of our first bytes, and the peer's agreement is
     looked for in front of its first bytes: no round trip is spent on it. A refusal then shows as
@@ -24,21 +24,73 @@ class NegotiatedStream:
     the proposal is on its way resets the stream: part of it may have been sent.
     """
 
-    def __init__(self, inner: ByteStream, protocol: str, *, buffered: bytes = b"") -> None:
+    __slots__ = ("_buffer", "_dialler", "_prefix", "_sending", "inner", "protocol")
+
+    def __init__(self, inner: Carrier, protocol: str, *, buffered: bytes = b"") -> None:
         self.inner = inner
         self.protocol = protocol
         self._buffer = bytearray(buffered)
         self._dialler: multistream.Dialler | None = None
         self._prefix = b""
         # A receiver may have to send the proposal while another task sends the first bytes.
-        self._sending = trio.Lock()
+        self._sending: trio.Lock | None = None
 
     @classmethod
-    def propose(cls, inner: ByteStream, protocol: str) -> NegotiatedStream:
+    def propose(cls, inner: Carrier, protocol: str) -> NegotiatedStream:
         stream = cls(inner, protocol)
         stream._dialler = multistream.Dialler(protocol)
         stream._prefix = stream._dialler.to_send
+        stream._sending = trio.Lock()
         return stream
+
+    # --- driven
+
+    @property
+    def sending(self) -> bool:
+        # Nothing may overtake a proposal on its way.
+        return self.inner.sending or (self._sending is not None and self._sending.locked())
+
+    def receive_nowait(self, into: memoryview) -> int:
+        if self._buffer:
+            size = min(len(self._buffer), len(into))
+            into[:size] = self._buffer[:size]
+            del self._buffer[:size]
+            return size
+        size = self.inner.receive_nowait(into)
+        if self._dialler is None:
+            return size
+        if size == 0:
+            raise StreamReset("the stream ended during negotiation")
+        rest = self._dialler.receive(bytes(into[:size]))
+        if rest is not None:
+            self._dialler = None
+        if not rest:
+            raise trio.WouldBlock
+        into[: len(rest)] = rest
+        return len(rest)
+
+    async def wait_receivable(self) -> None:
+        if self._prefix:
+            await self.flush()
+        if self._buffer:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.inner.wait_receivable()
+
+    def send_nowait(self, data: memoryview) -> None:
+        if not self._prefix:
+            self.inner.send_nowait(data)
+            return
+        prefix, self._prefix = self._prefix, b""
+        self.inner.send_nowait(memoryview(prefix + bytes(data)))
+
+    async def drain(self) -> None:
+        if self._sending is not None:
+            async with self._sending:
+                pass
+        await self.inner.drain()
+
+    # --- as a byte stream
 
     async def receive_some(self, max_bytes: int = 65536) -> bytes:
         if self._prefix:
@@ -87,6 +139,9 @@ class NegotiatedStream:
         await self.send_all(frame(message))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._sending is None:
+            await self.inner.send_all(data)
+            return
         async with self._sending:
             if not self._prefix:
                 await self.inner.send_all(data)
@@ -122,6 +177,22 @@ class NegotiatedStream:
     async def aclose(self) -> None:
         await self.inner.aclose()
 
+    def unwrapped(self) -> tuple[Carrier, bytes]:
+        """The stream underneath and what was read of it but not received: agreed and flushed.
+
+        For whoever carries bytes on without asking what they are; raises LocalProtocolError
+        while the protocol is not agreed. This object is not used afterwards.
+        """
+        if self._dialler is not None:
+            raise LocalProtocolError(Reason.UNEXPECTED_MESSAGE, "the protocol is not agreed yet")
+        return self.inner, self.take_buffered()
+
+    @property
+    def agreement(self) -> Callable[[bytes], bytes | None] | None:
+        """What still has to see the first bytes, if the peer has not agreed yet: it gives what
+        follows the agreement, None before it is whole, and raises RemoteProtocolError."""
+        return None if self._dialler is None else self._dialler.receive
+
     def take_buffered(self) -> bytes:
         """What was read but not yet received by anybody."""
         out = bytes(self._buffer)
@@ -144,7 +215,7 @@ class NegotiatedStream:
         return True
 
 
-async def accept(inner: ByteStream, supports: Callable[[str], bool]) -> NegotiatedStream:
+async def accept(inner: Carrier, supports: Callable[[str], bool]) -> NegotiatedStream:
     """Answer the peer's proposals until one is supported.
 
     Raises RemoteProtocolError, or StreamReset if the peer goes away; the caller resets `inner`.

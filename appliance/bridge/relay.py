@@ -1,7 +1,7 @@
 """Our Circuit Relay v2 service: reservations and circuits, to the spec.
 
-State is kept per circuit; the peer id is the secure channel's; duration and byte limits hold on
-idle circuits too; half-close is carried; the end of one circuit never touches another.
+State is kept per circuit; the peer id is the secure channel's; the end of one circuit never
+touches another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from appliance.bridge.messages import (
 )
 from appliance.bridge.negotiate import NegotiatedStream
 from appliance.bridge.refusals import refuse
-from appliance.dataplane.pipe import PipeCounts, PipeEnd, pipe
+from appliance.bridge.relay_circuit import Circuit
+from appliance.dataplane.pace import Pacer
 from appliance.errors import Fault, Refused, RemoteProtocolError, StreamReset
 from appliance.events import emit
 from appliance.policy.relaying import STOP_DEADLINE, RelayLimits, RelayTable
@@ -51,7 +52,12 @@ class RelayService:
         self._table = RelayTable(limits)
         self.running = False
         self._host = host
-        self._carrying: set[PipeCounts] = set()
+        self._carrying: dict[Circuit, int] = {}
+        self._pacer = Pacer(
+            host.alarms,
+            each=limits.circuit_bytes_per_second,
+            together=limits.relay_bytes_per_second,
+        )
         self._limit = Limit(limits.circuit_seconds, limits.circuit_bytes)
         host.on_closed.append(self._connection_closed)
         host.wanted_by.append(self._is_reserved)
@@ -75,7 +81,7 @@ class RelayService:
     @property
     def bytes_total(self) -> int:
         """Bytes carried since the start, circuits in progress included."""
-        return self._host.telemetry.relayed_bytes + sum(c.total for c in self._carrying)
+        return self._host.telemetry.relayed_bytes + sum(c.counts.total for c in self._carrying)
 
     def _connection_closed(self, conn: Connection) -> None:
         table = self.table
@@ -136,13 +142,19 @@ class RelayService:
             target = await self._knock(conn.peer_id, target_id)
             try:
                 await stream.send_message(encode_hop_status(OK, limit=self._limit))
-            except StreamReset:
+            except BaseException:
                 target.reset()
                 raise
-            self._host.telemetry.circuits_opened += 1
-            await self._carry(stream, target, conn.peer_id, target_id)
-        finally:
+        except BaseException:
             self.table.close_circuit(number)
+            raise
+        circuit = Circuit(self._host, conn.peer_id, target_id, self._circuit_over)
+        self._carrying[circuit] = number
+        if not circuit.splice(stream, target, self._limit, self._pacer):
+            await circuit.pipe(stream, target, self._limit)
+
+    def _circuit_over(self, circuit: Circuit) -> None:
+        self._table.close_circuit(self._carrying.pop(circuit))
 
     async def _knock(self, source_id: str, target_id: str) -> NegotiatedStream:
         """A stop stream that the target accepted. Raises Refused."""
@@ -171,42 +183,3 @@ class RelayService:
         finally:
             if stop is not None and not accepted:
                 stop.reset()
-
-    async def _carry(
-        self, source: NegotiatedStream, target: NegotiatedStream, source_id: str, target_id: str
-    ) -> None:
-        limit = self._limit
-        counts, opened = PipeCounts(), trio.current_time()
-        end: PipeEnd | None = None
-        seconds = limit.seconds or float("inf")
-        emit(_log, logging.INFO, "circuit_opened", source=source_id, target=target_id)
-        self._carrying.add(counts)
-        try:
-            with trio.move_on_after(seconds) as duration:
-                end = await pipe(source, target, counts, limit=limit.data_bytes)
-        finally:
-            telemetry = self._host.telemetry
-            self._carrying.discard(counts)
-            telemetry.relayed_bytes += counts.total
-            telemetry.circuit_seconds += trio.current_time() - opened
-            outcome = self._outcome(end, timed_out=duration.cancelled_caught)
-            telemetry.circuits_closed[outcome] += 1
-            emit(
-                _log,
-                logging.INFO,
-                "circuit_closed",
-                source=source_id,
-                target=target_id,
-                bytes=counts.total,
-                reason=outcome,
-            )
-
-    @staticmethod
-    def _outcome(end: PipeEnd | None, *, timed_out: bool) -> str:
-        if timed_out:
-            return Reason.CIRCUIT_TIME_LIMIT.value
-        if end is None:
-            return Reason.CONNECTION_LOST.value
-        if end.over_limit:
-            return Reason.CIRCUIT_BYTE_LIMIT.value
-        return "closed" if end.clean else Reason.PEER_RESET.value

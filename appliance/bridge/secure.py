@@ -1,7 +1,7 @@
 """The library's noise handshake over any byte stream, giving an authenticated `SecureStream`.
 
 Plug point: `libp2p.security.noise.patterns.PatternXX`. We keep its handshake and its checks, and
-take both cipher states for the transport phase; the session object around them is left behind.
+take the keys and nonces for the transport phase; all objects around them are left behind.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from google.protobuf.message import DecodeError
 from multiaddr import Multiaddr
-from noise.exceptions import (
-    NoiseHandshakeError,
-    NoiseInvalidMessage,
-    NoiseMaxNonceError,
-    NoiseValueError,
-)
+from noise.exceptions import NoiseHandshakeError, NoiseInvalidMessage, NoiseValueError
+from noise.state import CipherState
 
 from appliance.bridge.identity import Identity
 from appliance.bridge.library import lean
 from appliance.bridge.negotiate import NegotiatedStream
+from appliance.dataplane.channel import CipherState as OurCipherState
+from appliance.dataplane.channel import SecureChannel
 from appliance.dataplane.secure import SecureStream
-from appliance.errors import RemoteProtocolError, StreamReset
+from appliance.errors import RemoteProtocolError
 from appliance.reasons import Reason
 
 with lean():
@@ -50,10 +48,6 @@ _HANDSHAKE_ERRORS: Final = (
     TypeError,
     AssertionError,
 )
-
-
-class NoiseBroken(Exception):
-    """A transport message did not authenticate, or the nonces ran out."""
 
 
 class _Raw(IRawConnection):
@@ -98,6 +92,18 @@ class Noise:
         `client` is the noise initiator and must say whom it expects. Raises RemoteProtocolError
         (handshake-failed, wrong-peer) or StreamReset; after `Cancelled` reset the stream.
         """
+        session, peer_id = await self.authenticate(stream, client=client, expect=expect)
+        assert isinstance(session.conn, NoiseTransportReadWriter)
+        phase = session.conn.noise_state.noise_protocol
+        secured = SecureChannel(
+            _taken_over(phase.cipher_state_encrypt), _taken_over(phase.cipher_state_decrypt)
+        )
+        return SecureStream(stream, secured, leftover=stream.take_buffered()), peer_id
+
+    async def authenticate(
+        self, stream: NegotiatedStream, *, client: bool, expect: str | None
+    ) -> tuple[SecureSession, str]:
+        """The handshake alone: the library's session and the peer id. Raises as `handshake`."""
         pattern = PatternXX(
             ID.from_pubkey(self._identity.keys.public_key),
             self._identity.keys.private_key,
@@ -115,29 +121,11 @@ class Noise:
                 Reason.HANDSHAKE_FAILED, f"{type(error).__name__}: {error}"[:200]
             ) from error
         assert isinstance(session, SecureSession)
-        assert isinstance(session.conn, NoiseTransportReadWriter)
         peer_id = str(session.get_remote_peer())
         if expect is not None and peer_id != expect:
             raise RemoteProtocolError(Reason.WRONG_PEER, f"expected {expect}, got {peer_id}")
-        state = session.conn.noise_state
+        return session, peer_id
 
-        def decrypt(message: bytes) -> bytes:
-            try:
-                return bytes(state.decrypt(message))
-            except (NoiseInvalidMessage, NoiseMaxNonceError) as error:
-                raise NoiseBroken(str(error)) from error
 
-        def encrypt(plain: bytes) -> bytes:
-            try:
-                return bytes(state.encrypt(plain))
-            except NoiseMaxNonceError as error:
-                raise StreamReset("nonces are exhausted") from error
-
-        channel = SecureStream(
-            stream,
-            encrypt=encrypt,
-            decrypt=decrypt,
-            broken=NoiseBroken,
-            leftover=stream.take_buffered(),
-        )
-        return channel, peer_id
+def _taken_over(state: CipherState) -> OurCipherState:
+    return OurCipherState(state.k, state.n)

@@ -1,80 +1,121 @@
-"""The secure channel as a byte stream: noise frames over a carrier.
-
-The handshake is the library's (`bridge.secure`); what arrives here is a pair of functions that
-encrypt and decrypt one message. The data plane issue replaces this file's inner loop.
-"""
+"""The secure channel over a carrier: a byte stream during the upgrade, a carrier afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import trio
 
-from appliance.dataplane.streams import ByteStream
-from appliance.errors import StreamReset
+from appliance.dataplane.buffers import borrow, give_back
+from appliance.dataplane.channel import MAX_PLAINTEXT, PREFIX, TAG, SecureChannel
+from appliance.dataplane.streams import BATCH, Carrier
+from appliance.errors import Fault, RemoteProtocolError, StreamReset
 from appliance.units import KIB
 
-MAX_PLAINTEXT: Final = 65_519
-"""65,535 bytes of noise message less 16 bytes of tag (noise spec)."""
-READ_SIZE: Final = 128 * KIB
-"""Bytes taken from the carrier at a time."""
-_TAG: Final = 16
+READ_SIZE: Final = 64 * KIB
 
 
 class SecureStream:
     """Authenticated encryption over `carrier`; `leftover` is what was read behind the handshake.
 
     A message that does not authenticate, or an end of file inside one, resets the carrier and
-    raises StreamReset, now and ever after: there is no way to go on. After `Cancelled` in
-    `receive_some` nothing is lost; after `Cancelled` in `send_all` only `reset` makes sense.
+    raises StreamReset (RemoteProtocolError from `receive_nowait`), now and ever after: there is
+    no way to go on. After `Cancelled` in `receive_some` nothing is lost; after `Cancelled` in
+    `send_all` only `reset` makes sense.
     """
 
-    def __init__(
-        self,
-        carrier: ByteStream,
-        *,
-        encrypt: Callable[[bytes], bytes],
-        decrypt: Callable[[bytes], bytes],
-        broken: type[Exception],
-        leftover: bytes = b"",
-    ) -> None:
+    __slots__ = ("_carrier", "_channel", "_failure", "_looked", "_plain", "_sealed")
+
+    def __init__(self, carrier: Carrier, channel: SecureChannel, *, leftover: bytes = b"") -> None:
         self._carrier = carrier
-        self._encrypt = encrypt
-        self._decrypt = decrypt
-        self._broken = broken
-        self._cipher = bytearray(leftover)
-        self._plain = bytearray()
+        self._channel = channel
+        # The part of a message that came so far, and what was opened but not yet received.
+        self._sealed = leftover
+        self._plain = b""
+        # Whole messages are opened as they come; only a leftover may hold some.
+        self._looked = not leftover
         self._failure: str | None = None
 
-    async def receive_some(self, max_bytes: int = READ_SIZE) -> bytes:
-        while not self._plain:
-            if self._failure is not None:
-                raise StreamReset(self._failure)
-            self._open_whole_messages()
-            if self._plain:
-                break
-            data = await self._carrier.receive_some(READ_SIZE)
-            if not data:
-                if self._cipher:
-                    raise self._failed("the connection ended inside a noise message")
-                return b""
-            self._cipher += data
-        else:
+    # --- driven
+
+    @property
+    def sending(self) -> bool:
+        return self._carrier.sending
+
+    def receive_nowait(self, into: memoryview) -> int:
+        if self._plain:
+            size = min(len(self._plain), len(into))
+            into[:size] = self._plain[:size]
+            self._plain = self._plain[size:]
+            return size
+        if self._failure is not None:
+            raise StreamReset(self._failure)
+        sealed = borrow()
+        try:
+            have = len(self._sealed)
+            sealed[:have] = self._sealed
+            if self._looked:
+                size = self._carrier.receive_nowait(sealed[have:BATCH])
+                if size == 0:
+                    if have:
+                        raise self._failed("the connection ended inside a noise message")
+                    return 0
+                have += size
+            try:
+                consumed, opened = self._channel.open(sealed[:have], into)
+            except RemoteProtocolError as error:
+                self._failed(error.detail)
+                raise
+            self._sealed = bytes(sealed[consumed:have])
+            self._looked = True
+        finally:
+            give_back(sealed)
+        if not opened:
+            raise trio.WouldBlock
+        return opened
+
+    async def wait_receivable(self) -> None:
+        if self._plain or self._failure is not None or not self._looked:
             await trio.lowlevel.checkpoint()
-        out = bytes(self._plain[:max_bytes])
-        del self._plain[:max_bytes]
-        return out
+        else:
+            await self._carrier.wait_receivable()
+
+    def send_nowait(self, data: memoryview) -> None:
+        sealed = borrow()
+        try:
+            self._carrier.send_nowait(sealed[: self._seal(data, sealed)])
+        finally:
+            give_back(sealed)
+
+    async def drain(self) -> None:
+        await self._carrier.drain()
+
+    # --- as a byte stream
+
+    async def receive_some(self, max_bytes: int = READ_SIZE) -> bytes:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            into = borrow()
+            try:
+                data = bytes(into[: self.receive_nowait(into)])
+            except trio.WouldBlock:
+                data = None
+            except Fault as fault:
+                raise StreamReset(fault.detail) from fault
+            finally:
+                give_back(into)
+            if data is None:
+                await self.wait_receivable()
+                continue
+            self._plain = data[max_bytes:] + self._plain
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return data[:max_bytes]
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        sealed = bytearray()
         view = memoryview(data)
-        while view:
-            message = self._encrypt(bytes(view[:MAX_PLAINTEXT]))
-            sealed += len(message).to_bytes(2, "big")
-            sealed += message
-            view = view[MAX_PLAINTEXT:]
-        await self._carrier.send_all(sealed)
+        messages = len(view) // MAX_PLAINTEXT + 1
+        sealed = bytearray(len(view) + messages * (PREFIX + TAG))
+        await self._carrier.send_all(memoryview(sealed)[: self._seal(view, memoryview(sealed))])
 
     async def send_eof(self) -> None:
         await self._carrier.send_eof()
@@ -85,26 +126,14 @@ class SecureStream:
     async def aclose(self) -> None:
         await self._carrier.aclose()
 
-    def _open_whole_messages(self) -> None:
-        position, have = 0, len(self._cipher)
-        view = memoryview(self._cipher)
+    def _seal(self, plain: memoryview, out: memoryview) -> int:
         try:
-            while have - position >= 2:
-                end = position + 2 + int.from_bytes(view[position : position + 2], "big")
-                if end > have:
-                    break
-                if end - position - 2 < _TAG:
-                    raise self._failed("noise message shorter than its tag")
-                self._plain += self._decrypt(bytes(view[position + 2 : end]))
-                position = end
-        except self._broken as error:
-            raise self._failed("noise message does not authenticate") from error
-        finally:
-            view.release()
-        del self._cipher[:position]
+            return self._channel.seal(plain, out)
+        except Fault as fault:
+            raise self._failed(fault.detail) from fault
 
     def _failed(self, why: str) -> StreamReset:
         self._failure = why
-        self._plain.clear()
+        self._plain = b""
         self._carrier.reset()
         return StreamReset(why)

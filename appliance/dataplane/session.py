@@ -1,20 +1,29 @@
-"""The trio driver of a multiplexed connection: one reader, one writer, streams without tasks.
+"""The trio driver of a multiplexed connection: one task that reads, streams without any.
 
 `Session` is our interface to any muxer: `open_stream`, an `on_stream` callback for what the peer
 opens, `ping`, `close`, and `closed_reason` afterwards. The connection's owner runs `run()`.
+
+Whoever has something to send pumps it into the carrier at once; only while the carrier is full is
+there a second task, which waits for room.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import trio
 
+from appliance.dataplane.buffers import borrow, give_back
+from appliance.dataplane.fair import Turns
 from appliance.dataplane.muxstream import MuxStream
-from appliance.dataplane.streams import ByteStream
+from appliance.dataplane.plane import Plane
+from appliance.dataplane.streams import BATCH, Carrier
+from appliance.dataplane.unread import Unread
+from appliance.dataplane.vigil import Look, Vigil
 from appliance.dataplane.yamux import (
+    HEADER_SIZE,
     DataReceived,
     EofReceived,
     Event,
@@ -28,59 +37,87 @@ from appliance.dataplane.yamux import (
 )
 from appliance.errors import Fault, LocalProtocolError, StreamReset
 from appliance.reasons import Reason
-from appliance.units import KIB
 
 __all__ = ["MuxStream", "Session"]
 
-MAX_BACKLOG: Final = 256 * KIB
-"""Bytes of frames waiting for the carrier before senders wait."""
-READ_SIZE: Final = 128 * KIB
-PING_INTERVAL: Final = 30.0
-"""Seconds of silence before we ask for a sign of life (go-yamux: 30 s)."""
-PING_DEADLINE: Final = 15.0
-"""Seconds until an unanswered ping ends the connection: an answer takes one round trip plus the
-peer's backlog, far below this."""
 CLOSE_LINGER: Final = 60.0
 """Seconds that a stream which we closed may stay half open; then it is reset (go-yamux: 5 min)."""
+_LAST_WORDS: Final = 1.0
 _GO_AWAY_NORMAL: Final = 0
 _GO_AWAY_PROTOCOL: Final = 1
 
 
 class Session:
-    """Drives one `Yamux` over `carrier`. All methods but `run` may be called from any task."""
+    """Drives one `Yamux` over `carrier`. All methods but `run` may be called from any task.
 
-    def __init__(self, carrier: ByteStream, *, client: bool, max_inbound: int = 64) -> None:
+    Connections whose streams are to be joined (`splice`) share a `plane`.
+    """
+
+    __slots__ = (
+        "_blocked", "_carrier", "_closing", "_finishing", "_going_away", "_heard", "_idle",
+        "_machine", "_making_room", "_nursery", "_parked", "_pings", "_plane", "_pumping", "_scope",
+        "_streams", "_touched", "_turns", "_unread", "_vigil", "_violation", "closed",
+        "closed_detail", "closed_reason", "peer_going_away", "released", "streams_refused",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        *,
+        client: bool,
+        max_inbound: int = 64,
+        plane: Plane | None = None,
+    ) -> None:
         self._carrier = carrier
-        self._machine = Yamux(client=client, max_inbound=max_inbound)
+        self._plane = plane or Plane()
+        self._machine = Yamux(client=client, max_inbound=max_inbound, windows=self._plane.windows())
+        self._turns: Turns[MuxStream] = Turns()
         self._streams: dict[int, MuxStream] = {}
         # Streams that we closed and the peer did not, with the time of their end.
         self._closing: dict[int, float] = {}
-        self._work = trio.Event()
-        self._room = trio.lowlevel.ParkingLot()
         self._pings: dict[int, trio.Event] = {}
-        self._next_ping = 1
-        self._scope = trio.CancelScope()
-        self._writing = False
-        self._finishing = False
+        self._vigil = Vigil()
+        self._scope: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
+        self._touched = self._pumping = self._finishing = False
+        # The carrier is full, and whether the task runs that waits for room.
+        self._blocked = self._making_room = False
+        # Whether the reader waits for its carrier, and will not flush what others leave behind.
+        self._parked = True
+        self._idle = trio.Event()
+        self._unread = Unread(self._plane)
         self._heard = trio.Event()
-        self._first_heard = self._last_heard = -math.inf
+        # The peer's fault, from when it was noticed: it comes before what follows from it.
+        self._violation: Reason | None = None
         self.closed = trio.Event()
         self.released = trio.Event()
         """Set once `run` is over and the carrier was let go."""
         self.closed_reason: Reason | None = None
         self.closed_detail = ""
         self.peer_going_away = False
-        self._going_away = False
+        # Why we said goodbye.
+        self._going_away: Reason | None = None
         self.streams_refused = 0
 
     async def first_byte(self) -> float:
         """When the first bytes of the peer's muxer came (monotonic seconds), waiting for them."""
         await self._heard.wait()
-        return self._first_heard
+        return self._vigil.first_heard
+
+    @property
+    def plane(self) -> Plane:
+        return self._plane
+
+    @property
+    def unread(self) -> int:
+        """Bytes that came on streams and were not used up yet."""
+        return self._unread.held
 
     @property
     def open_streams(self) -> int:
         return self._machine.open_streams
+
+    # --- life
 
     async def run(self, on_stream: Callable[[MuxStream], None]) -> Reason:
         """Until the connection ends, for the returned reason; every stream is then reset.
@@ -88,23 +125,33 @@ class Session:
         `on_stream` gets each stream that the peer opens; it must neither block nor raise.
         """
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write_loop)
-                    nursery.start_soon(self._keepalive)
-                    await self._read_loop(on_stream)
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._vigil.begin(trio.current_time())
+                self._touch()
+                self._plane.flush()
+                try:
+                    while not await self._read_until(self._vigil.look_at, on_stream):
+                        self._look()
+                finally:
+                    # Before the nursery closes: until then others may pump, which needs it.
+                    self._end(Reason.CONNECTION_LOST)
                     nursery.cancel_scope.cancel()
         finally:
-            self._end(Reason.CONNECTION_LOST)
+            self._nursery = None
             self._carrier.reset()
             self.released.set()
+            self._plane.flush()
         assert self.closed_reason is not None
         return self.closed_reason
 
     def abort(self, reason: Reason) -> None:
         """End the connection at once, without a word to the peer."""
         self._end(reason)
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
+        self._finishing = True
+        self._plane.flush()
 
     async def close(self, reason: Reason, *, patience: float = 1.0) -> None:
         """Say go-away, flush what streams have sent, end our half and wait for the peer's.
@@ -113,40 +160,41 @@ class Session:
         """
         try:
             with trio.move_on_after(patience):
-                if not self.closed.is_set():
-                    self._going_away = True
+                if self._going_away is None and not self.closed.is_set():
+                    self._going_away = reason
                     self._machine.go_away(_GO_AWAY_NORMAL)
                     await self._flushed()
-                    self._end(reason)
-                # Ending the carrier in order: a reset would destroy what is still on its way.
-                self._finishing = True
-                self._work.set()
+                    if not self.closed.is_set():
+                        self._end(reason)
+                        # In order: a reset would destroy what is still on its way.
+                        await self._carrier.send_eof()
                 await self.released.wait()
+        except StreamReset:
+            pass  # the carrier went first
         finally:
             self.abort(reason)
 
     def open_stream(self) -> MuxStream:
         """A new stream, announced to the peer at once. Raises StreamReset."""
-        if self.closed.is_set() or self._going_away or self.peer_going_away:
-            raise StreamReset((self.closed_reason or Reason.CONNECTION_LOST).value)
+        if self.closed.is_set() or self._going_away is not None or self.peer_going_away:
+            raise StreamReset(self.closed_detail or "the connection is closing")
         try:
             stream_id = self._machine.open_stream()
         except LocalProtocolError as error:
             raise StreamReset(error.detail) from None
         stream = self._streams[stream_id] = MuxStream(self, stream_id)
-        self._work.set()
+        self._touch()
+        self._plane.flush()
         return stream
 
     async def ping(self) -> float:
         """Seconds of one round trip through the muxer. Raises StreamReset if it never returns."""
         if self.closed.is_set():
             raise StreamReset(Reason.CONNECTION_LOST.value)
-        value = self._next_ping = (self._next_ping + 1) & 0xFFFF_FFFF
+        value, started = self._ask(), trio.current_time()
         answered = self._pings[value] = trio.Event()
-        started = trio.current_time()
+        self._plane.flush()
         try:
-            self._machine.ping(value)
-            self._work.set()
             await answered.wait()
         finally:
             self._pings.pop(value, None)
@@ -156,157 +204,285 @@ class Session:
 
     # --- for MuxStream (`muxstream.Muxer`)
 
-    def send_part(self, stream: MuxStream, view: memoryview) -> int:
-        if self._machine.backlog >= MAX_BACKLOG:
-            return 0
-        sent = self._machine.send_data(stream.stream_id, view)
-        if sent:
-            self._work.set()
-        return sent
-
     def window_of(self, stream: MuxStream) -> int:
         return self._machine.send_window(stream.stream_id)
 
-    async def wait_for_room(self) -> None:
-        if self._machine.backlog >= MAX_BACKLOG and not self.closed.is_set():
-            await self._room.park()
-        else:
-            await trio.lowlevel.checkpoint()
+    def offer(self, stream: MuxStream) -> None:
+        self._turns.join(stream)
+        self._touch()
+
+    def flush(self) -> None:
+        self._plane.flush()
+
+    def flush_credit(self) -> None:
+        """Grants may wait for the reader's next step, if it comes without waiting."""
+        if self._parked:
+            self._plane.flush()
+
+    def add_unread(self, size: int) -> None:
+        if not self.closed.is_set():
+            self._unread.add(size)
 
     def credit(self, stream: MuxStream, consumed: int) -> None:
-        self._machine.credit(stream.stream_id, consumed)
+        now = trio.current_time()
+        self._machine.credit(stream.stream_id, consumed, now=now, rtt=self._vigil.rtt)
         if self._machine.backlog:
-            self._work.set()
+            if (value := self._vigil.measure(now)) is not None:
+                self._machine.ping(value)
+            self._touch()
+        self.forget_if_over(stream)
 
     def send_eof(self, stream: MuxStream) -> None:
-        self._machine.send_eof(stream.stream_id)
-        self._forget_if_over(stream)
-        self._work.set()
+        # The machine is a read ahead of the events: the stream's reset may be among them.
+        with suppress(LocalProtocolError):
+            self._machine.send_eof(stream.stream_id)
+        self.forget_if_over(stream)
+        self._touch()
 
     def reset_stream(self, stream: MuxStream) -> None:
         self._machine.reset(stream.stream_id)
+        self._turns.leave(stream)
         self._streams.pop(stream.stream_id, None)
         self._closing.pop(stream.stream_id, None)
-        self._work.set()
+        self._touch()
 
     def reset_unless_it_ends(self, stream: MuxStream) -> None:
         """Nobody reads this stream any more, but its end of file is still welcome for a while."""
         if stream.stream_id in self._streams:
             self._closing[stream.stream_id] = trio.current_time() + CLOSE_LINGER
 
-    # --- tasks
+    # --- sending
 
-    async def _read_loop(self, on_stream: Callable[[MuxStream], None]) -> None:
+    def _touch(self) -> None:
+        if not self._touched:
+            self._touched = True
+            self._plane.touch(self)
+
+    def pump(self) -> None:
+        """Frames into the carrier, for as long as it takes them. No checkpoint, no exception."""
+        self._touched = False
+        if self._pumping or self._nursery is None or self.closed.is_set():
+            return
+        self._pumping = True
+        batch = borrow()
+        try:
+            while not self._blocked:
+                if self._carrier.sending:
+                    self._blocked = True
+                    if not self._making_room:
+                        self._making_room = True
+                        self._nursery.start_soon(self._make_room)
+                elif size := self._fill(batch[:BATCH]):
+                    self._carrier.send_nowait(batch[:size])
+                else:
+                    self._idle.set()
+                    break
+        except StreamReset:
+            self.abort(Reason.CONNECTION_LOST)
+        finally:
+            give_back(batch)
+            self._pumping = False
+
+    def _fill(self, batch: memoryview) -> int:
+        """Frames of everybody whose turn it is: answers first, then payload. Bytes written."""
+        machine, turns = self._machine, self._turns
+        size = machine.write_control(batch) if machine.backlog else 0
+        room = len(batch) - size
+        while room > HEADER_SIZE and turns and (stream := turns.next()) is not None:
+            most = room if turns.alone else stream.deficit
+            frame = batch[size:]
+            wrote = machine.write_data(stream.stream_id, stream.head[:most], frame)
+            stream.taken(wrote)
+            # What comes in crumbs goes on in one frame.
+            while stream.head and wrote < most and (
+                more := machine.extend_data(
+                    stream.stream_id, stream.head[: most - wrote], frame, wrote
+                )
+            ):  # fmt: skip
+                wrote += more
+                stream.taken(more)
+            stream.deficit -= wrote
+            size += HEADER_SIZE + wrote
+            room -= HEADER_SIZE + wrote
+        return size
+
+    async def _make_room(self) -> None:
+        """Until the carrier has taken what it was given, and all that followed."""
+        try:
+            while self._blocked:
+                await self._carrier.drain()
+                self._blocked = False
+                self.pump()
+                self._plane.flush()
+        except StreamReset:
+            self.abort(Reason.CONNECTION_LOST)
+        finally:
+            self._making_room = False
+
+    async def _flushed(self) -> None:
+        """Returns once the carrier has taken every frame, or the session is over."""
+        while not self.closed.is_set():
+            self._touch()
+            self._plane.flush()
+            if not self._blocked and not self._machine.backlog and not self._turns:
+                return
+            if self._idle.is_set():
+                self._idle = trio.Event()
+            await self._idle.wait()
+
+    # --- receiving
+
+    async def _read_until(self, when: float, on_stream: Callable[[MuxStream], None]) -> bool:
+        """Read; True once the connection is over, False at that time."""
+        with trio.CancelScope(deadline=when) as self._scope:
+            if not self._finishing:
+                await self._read(on_stream)
+            return True
+        return self._finishing
+
+    async def _read(self, on_stream: Callable[[MuxStream], None]) -> None:
+        carrier = self._carrier
         try:
             while True:
-                data = await self._carrier.receive_some(READ_SIZE)
-                if not data:
+                if self._unread.too_much:
+                    await self._pause()
+                try:
+                    size = self._step(on_stream)
+                except trio.WouldBlock:
+                    size = -1
+                if not size:
                     self.closed_detail = "the peer closed it"
                     return
-                self._last_heard = trio.current_time()
-                if not self._heard.is_set():
-                    self._first_heard = self._last_heard
-                    self._heard.set()
-                for event in self._machine.receive(data):
-                    self._handle(event, on_stream)
-                if self._machine.backlog:
-                    self._work.set()
+                if size >= BATCH // 2:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    self._plane.flush()
+                    self._parked = True
+                    await carrier.wait_receivable()
         except StreamReset as error:
             self.closed_detail = str(error)
         except Fault as fault:
             self.closed_detail = fault.detail
-            self._machine.go_away(_GO_AWAY_PROTOCOL)
-            with trio.move_on_after(1.0):
-                await self._flushed()
-            self._end(fault.reason)
+            self._finishing = True
+            try:
+                if fault.reason is not Reason.NOISE_VIOLATION:
+                    self._machine.go_away(_GO_AWAY_PROTOCOL)
+                    with trio.move_on_after(_LAST_WORDS):
+                        await self._flushed()
+            finally:
+                self._end(fault.reason)
+
+    def _step(self, on_stream: Callable[[MuxStream], None]) -> int:
+        """Receive what is there and do all that follows from it. Bytes received."""
+        self._parked = False
+        buffer = borrow()
+        try:
+            size = self._carrier.receive_nowait(buffer[:BATCH])
+            if size:
+                self._received(buffer[:size], on_stream)
+            return size
+        except Fault as fault:
+            self._violation = fault.reason
+            raise
+        finally:
+            self._plane.settle()
+            give_back(buffer)
+
+    def _received(self, data: memoryview, on_stream: Callable[[MuxStream], None]) -> None:
+        self._vigil.heard(trio.current_time())
+        if not self._heard.is_set():
+            self._heard.set()
+        for event in self._machine.receive(data):
+            self._handle(event, on_stream)
+        if self._machine.backlog:
+            self._touch()
 
     def _handle(self, event: Event, on_stream: Callable[[MuxStream], None]) -> None:
         match event:
-            case StreamOpened(stream_id):
+            case DataReceived(stream_id, data):
+                if (known := self._streams.get(stream_id)) is None:
+                    return
+                if stream_id in self._closing:
+                    known.reset()
+                else:
+                    known.deliver(data)
+            case WindowOpened(stream_id):
+                if (known := self._streams.get(stream_id)) is not None and known.head:
+                    self.offer(known)
+            case StreamOpened(stream_id) if not self.closed.is_set():
                 stream = MuxStream(self, stream_id)
                 self._streams[stream_id] = stream
                 on_stream(stream)
             case StreamRefused():
                 self.streams_refused += 1
-            case DataReceived(stream_id, data):
-                if stream_id in self._closing:
-                    self._streams[stream_id].reset()
-                elif (known := self._streams.get(stream_id)) is not None:
-                    known.deliver(data)
             case EofReceived(stream_id):
                 if (known := self._streams.get(stream_id)) is not None:
                     known.deliver_eof()
-                    self._forget_if_over(known)
+                    self.forget_if_over(known)
             case ResetReceived(stream_id):
                 if (known := self._streams.pop(stream_id, None)) is not None:
                     self._closing.pop(stream_id, None)
+                    self._turns.leave(known)
                     known.mark_reset(Reason.PEER_RESET.value)
-            case WindowOpened(stream_id):
-                if (known := self._streams.get(stream_id)) is not None:
-                    known.window_opened()
             case PongReceived(value):
+                self._vigil.answered(value)
                 if (answered := self._pings.get(value)) is not None:
                     answered.set()
             case GoAwayReceived():
                 self.peer_going_away = True
 
-    def _forget_if_over(self, stream: MuxStream) -> None:
-        if stream.over:
+    def forget_if_over(self, stream: MuxStream) -> None:
+        """What ended both ways is kept for as long as it holds something unread."""
+        if stream.over and not stream.unread:
             self._streams.pop(stream.stream_id, None)
             self._closing.pop(stream.stream_id, None)
 
-    async def _write_loop(self) -> None:
-        while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            self._writing = True
-            try:
-                while self._machine.backlog:
-                    data = self._machine.data_to_send()
-                    self._room.unpark_all()
-                    await self._carrier.send_all(data)
-                if self._finishing:
-                    await self._carrier.send_eof()
-                    return
-            except StreamReset:
-                self.abort(Reason.CONNECTION_LOST)
-                return
-            finally:
-                self._writing = False
-            self._room.unpark_all()
+    async def _pause(self) -> None:
+        """Do not read while too much is held."""
+        self._parked = True
+        await self._unread.wait(
+            lambda: max(self._streams.values(), key=lambda stream: stream.unread).reset()
+        )
+        self._vigil.heard(trio.current_time())
 
-    async def _flushed(self) -> None:
-        """Returns once the carrier has taken every frame, or the session is over."""
-        while (self._machine.backlog or self._writing) and not self.closed.is_set():
-            self._work.set()
-            await self._room.park()
+    # --- signs of life
 
-    async def _keepalive(self) -> None:
-        while True:
-            await trio.sleep(PING_INTERVAL)
-            asked = trio.current_time()
-            for stream_id in [i for i, ends in self._closing.items() if ends <= asked]:
-                self._streams[stream_id].reset()
-            if asked - self._last_heard < PING_INTERVAL:
-                continue
-            with trio.move_on_after(PING_DEADLINE) as deadline:
-                try:
-                    await self.ping()
-                except StreamReset:
-                    return
-            # Anything that came meanwhile is a sign of life as good as the answer.
-            if deadline.cancelled_caught and self._last_heard < asked:
-                self.abort(Reason.PING_TIMEOUT)
+    def _ask(self) -> int:
+        value = self._vigil.new_ping()
+        self._machine.ping(value)
+        self._touch()
+        return value
+
+    def _look(self) -> None:
+        now = trio.current_time()
+        if self._unread.too_much:
+            self._vigil.heard(now)  # it is we who do not listen
+        for stream_id in [i for i, ends in self._closing.items() if ends <= now]:
+            self._streams[stream_id].reset()
+        look = self._vigil.look(now)
+        if self.closed.is_set() or look is Look.FINE:
+            return
+        if look is Look.GONE:
+            self.abort(Reason.PING_TIMEOUT)
+        else:
+            self._ask()
+            self._plane.flush()
 
     def _end(self, reason: Reason) -> None:
         if self.closed.is_set():
             return
+        if reason is Reason.CONNECTION_LOST and self._going_away is not None:
+            reason = self._going_away  # the peer hung up first
+        reason = self._violation or reason
         self.closed_reason = reason
         self.closed.set()
-        for stream in self._streams.values():
-            stream.mark_reset(reason.value)
+        for stream in list(self._streams.values()):
+            if not stream.over:
+                stream.mark_reset(reason.value, connection=True)
         self._streams.clear()
         self._closing.clear()
         for answered in self._pings.values():
             answered.set()
-        self._room.unpark_all()
+        self._idle.set()
+        self._machine.end()
+        self._unread.end()

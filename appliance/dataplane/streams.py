@@ -1,8 +1,13 @@
-"""What a byte stream is to the rest of the house, whoever carries it."""
+"""What carries bytes: a `ByteStream` for whoever waits, a `Carrier` for whoever drives it."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
+
+from appliance.units import KIB
+
+BATCH: Final = 256 * KIB
+"""Bytes taken from a carrier, and given to one, at a time: four of the largest noise messages."""
 
 
 class ByteStream(Protocol):
@@ -31,4 +36,38 @@ class ByteStream(Protocol):
 
     async def aclose(self) -> None:
         """Close: half-close if that did not happen yet, and stop receiving. Idempotent."""
+        ...
+
+
+class Carrier(ByteStream, Protocol):
+    """A byte stream that can also be driven without waiting, by one task and in large batches.
+
+    Whoever drives it uses nothing else of it, but for `send_eof` and `reset` at the end.
+    """
+
+    @property
+    def sending(self) -> bool:
+        """Whether bytes that were accepted still wait for room below."""
+        ...
+
+    def receive_nowait(self, into: memoryview) -> int:
+        """Bytes received into the front of `into`, which has room for a `BATCH`; 0 at the end.
+
+        Raises trio.WouldBlock if there is nothing yet, and StreamReset.
+        """
+        ...
+
+    async def wait_receivable(self) -> None:
+        """Until `receive_nowait` is worth a try. Cancelling it loses nothing."""
+        ...
+
+    def send_nowait(self, data: memoryview) -> None:
+        """Accept `data`, at most a `BATCH`, while not `sending`; what finds no room is kept.
+
+        Raises StreamReset.
+        """
+        ...
+
+    async def drain(self) -> None:
+        """Until not `sending`. Raises StreamReset. Cancelling it loses nothing."""
         ...

@@ -3,9 +3,9 @@
 Source: hashicorp/yamux spec.md and libp2p's yamux spec. Every limit is checked on input; a
 violation is a `RemoteProtocolError(yamux-violation)` and the connection is over.
 
-Memory: the machine buffers outgoing frames only (`backlog`, which its driver keeps below a bound
-by not calling `send_data` above it); received payload is handed over in the events at once, at
-most the receive window of each stream ahead of its reader.
+Memory: the machine keeps control frames that nobody took yet, and no payload: what arrives is
+handed over in the events at once, at most the receive window of each stream ahead of its reader;
+what leaves is written where the driver wants it (`write_data`).
 """
 
 from __future__ import annotations
@@ -15,19 +15,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from appliance.dataplane.windows import INITIAL_WINDOW, ReceiveWindow, WindowBudget
 from appliance.errors import LocalProtocolError, RemoteProtocolError
 from appliance.reasons import Reason
-from appliance.units import KIB, MIB
+from appliance.units import KIB
 
-INITIAL_WINDOW: Final = 256 * KIB
-"""Both directions of every stream start with it (yamux spec)."""
-WIDE_WINDOW: Final = MIB
-"""What a stream's receive window grows to once somebody reads it: 100 Mbit/s at 80 ms."""
-MAX_WIDE_STREAMS: Final = 4
-"""Streams of one connection that may have it, so that unread bytes stay bounded; a home has one
-Kaspa stream with each peer."""
-MAX_DATA: Final = 65_507
-"""Payload of one frame, so that it fits one noise message with its 12 bytes of header."""
+MAX_DATA: Final = 64 * KIB
+"""Payload of one frame of ours: what most implementations write at a time."""
 MAX_SKIPPED: Final = 256
 """Stream ids that the peer passed over and may still open; those before them count as closed."""
 MAX_CONTROL_BACKLOG: Final = 256 * KIB
@@ -37,6 +31,7 @@ _MAX_STREAM_ID: Final = 0xFFFF_FFFF
 
 _HEADER: Final = struct.Struct("!BBHII")
 HEADER_SIZE: Final = _HEADER.size
+_LENGTH: Final = struct.Struct("!I")
 
 SYN, ACK, FIN, RST = 0x1, 0x2, 0x4, 0x8
 
@@ -66,10 +61,13 @@ class StreamRefused:
 
 @dataclass(frozen=True, slots=True)
 class DataReceived:
-    """Payload of a stream, as it came; `credit` must be called as it is consumed."""
+    """Payload of a stream, as it came; `credit` must be called as it is consumed.
+
+    `data` is a part of what `receive` was given, and good for as long as that is.
+    """
 
     stream_id: int
-    data: bytes
+    data: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +120,11 @@ Event = (
 class _Stream:
     """Window and half-close bookkeeping of one stream."""
 
-    __slots__ = ("consumed", "eof_in", "eof_out", "recv_window", "send_window", "target")
+    __slots__ = ("eof_in", "eof_out", "receiving", "send_window")
 
     def __init__(self) -> None:
         self.send_window = INITIAL_WINDOW
-        self.recv_window = INITIAL_WINDOW
-        self.target = INITIAL_WINDOW
-        self.consumed = 0
+        self.receiving = ReceiveWindow()
         self.eof_in = False
         self.eof_out = False
 
@@ -136,12 +132,15 @@ class _Stream:
 class Yamux:
     """One end of a yamux connection.
 
-    `max_inbound` is the number of streams that the peer may have open at once. A stream that the
+    `max_inbound` is the number of streams that the peer may have open at once, `windows` what
+    receive windows may grow by altogether. A stream that the
     peer resets gives its place back with the next call of `receive`: until then its owner did not
     even have a chance to notice, and a flood of open and reset would be a flood of owners.
     """
 
-    def __init__(self, *, client: bool, max_inbound: int = 64) -> None:
+    def __init__(
+        self, *, client: bool, max_inbound: int = 64, windows: WindowBudget | None = None
+    ) -> None:
         self._next_id = 1 if client else 2
         self._inbound_parity = 0 if client else 1
         self._next_inbound = 2 if client else 1
@@ -149,7 +148,7 @@ class Yamux:
         self._max_inbound = max_inbound
         self._inbound_open = 0
         self._inbound_freed = 0
-        self._wide = 0
+        self._windows = windows or WindowBudget()
         self._streams: dict[int, _Stream] = {}
         self._out = bytearray()
         self._control_backlog = 0
@@ -184,6 +183,14 @@ class Yamux:
         self._control_backlog = 0
         return out
 
+    def write_control(self, into: memoryview) -> int:
+        """Move frames of the backlog into `into`, as far as there is room; the bytes written."""
+        size = min(len(self._out), len(into))
+        into[:size] = self._out[:size]
+        del self._out[:size]
+        self._control_backlog = max(0, self._control_backlog - size)
+        return size
+
     # --- what the driver does
 
     def open_stream(self) -> int:
@@ -196,14 +203,35 @@ class Yamux:
         self._frame(Kind.WINDOW_UPDATE, SYN, stream_id, 0)
         return stream_id
 
-    def send_data(self, stream_id: int, data: memoryview) -> int:
-        """Queue a prefix of `data` that fits one frame and the window; its length, may be 0."""
+    def write_data(self, stream_id: int, data: memoryview, into: memoryview) -> int:
+        """A frame with a prefix of `data` that fits the window, a frame and `into`.
+
+        The length of the prefix, 0 if nothing was written; the frame is 12 bytes longer.
+        """
         stream = self._sendable(stream_id)
-        size = min(len(data), stream.send_window, MAX_DATA)
-        if size:
-            stream.send_window -= size
-            self._frame(Kind.DATA, 0, stream_id, size)
-            self._out += data[:size]
+        size = min(len(data), stream.send_window, MAX_DATA, len(into) - HEADER_SIZE)
+        if size <= 0:
+            return 0
+        stream.send_window -= size
+        _HEADER.pack_into(into, 0, 0, Kind.DATA, 0, stream_id, size)
+        into[HEADER_SIZE : HEADER_SIZE + size] = data[:size]
+        return size
+
+    def extend_data(self, stream_id: int, data: memoryview, frame: memoryview, have: int) -> int:
+        """Put a prefix of `data` behind the `have` bytes of payload that `frame` has already.
+
+        `frame` begins with what `write_data` wrote for the same stream, and nothing was written
+        since. The length of the prefix, by which the frame is longer.
+        """
+        stream = self._sendable(stream_id)
+        room = min(MAX_DATA, len(frame) - HEADER_SIZE) - have
+        size = min(len(data), stream.send_window, room)
+        if size <= 0:
+            return 0
+        stream.send_window -= size
+        start = HEADER_SIZE + have
+        frame[start : start + size] = data[:size]
+        _LENGTH.pack_into(frame, HEADER_SIZE - _LENGTH.size, have + size)
         return size
 
     def send_eof(self, stream_id: int) -> None:
@@ -219,23 +247,19 @@ class Yamux:
             self._forget(stream_id)
             self._frame(Kind.WINDOW_UPDATE, RST, stream_id, 0)
 
-    def credit(self, stream_id: int, consumed: int) -> None:
+    def credit(
+        self, stream_id: int, consumed: int, *, now: float = 0.0, rtt: float | None = None
+    ) -> None:
         """The reader took `consumed` bytes: tell the peer once half a window has gathered.
 
-        The first credit widens the window: an unread stream never holds more than the initial one.
+        `now` and `rtt` (seconds, None while unknown) let the window grow for a fast reader.
         """
         stream = self._streams.get(stream_id)
         if stream is None or stream.eof_in:
             return
-        stream.consumed += consumed
-        if stream.target < WIDE_WINDOW and self._wide < MAX_WIDE_STREAMS:
-            self._wide += 1
-            stream.consumed += WIDE_WINDOW - stream.target
-            stream.target = WIDE_WINDOW
-        if stream.consumed >= stream.target // 2:
-            stream.recv_window += stream.consumed
-            self._frame(Kind.WINDOW_UPDATE, 0, stream_id, stream.consumed)
-            stream.consumed = 0
+        streams = len(self._streams)
+        if granted := stream.receiving.consumed(consumed, self._windows, streams, now, rtt):
+            self._frame(Kind.WINDOW_UPDATE, 0, stream_id, granted)
 
     def ping(self, value: int) -> None:
         """Ask for a sign of life; `PongReceived(value)` follows."""
@@ -246,9 +270,14 @@ class Yamux:
         self._said_go_away = True
         self._frame(Kind.GO_AWAY, 0, 0, code)
 
+    def end(self) -> None:
+        """The connection is over: every stream is gone, what windows grew by is given back."""
+        for stream_id in list(self._streams):
+            self._forget(stream_id)
+
     # --- input
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes | memoryview) -> list[Event]:
         """Events of these bytes, in order; any segmentation gives the same bytes per stream.
 
         Raises RemoteProtocolError(yamux-violation); the machine is then unusable.
@@ -256,23 +285,39 @@ class Yamux:
         events: list[Event] = []
         self._inbound_freed = 0
         view = memoryview(data)
-        while view:
+        position, end = 0, len(view)
+        while position < end:
             if self._body_left:
-                piece = view[: self._body_left]
-                view = view[len(piece) :]
-                self._body_left -= len(piece)
+                size = min(self._body_left, end - position)
+                self._body_left -= size
                 if self._body_stream:
-                    events.append(DataReceived(self._body_stream, bytes(piece)))
+                    piece = view[position : position + size]
+                    events.append(DataReceived(self._body_stream, piece))
+                position += size
                 if not self._body_left:
                     self._flags_behind(events, self._body_stream, self._body_flags)
                 continue
-            missing = HEADER_SIZE - len(self._head)
-            self._head += view[:missing]
-            view = view[missing:]
-            if len(self._head) < HEADER_SIZE:
-                break
-            version, kind, flags, stream_id, length = _HEADER.unpack(self._head)
-            self._head.clear()
+            if not self._head and end - position >= HEADER_SIZE:
+                fields = _HEADER.unpack_from(view, position)
+                position += HEADER_SIZE
+            else:
+                missing = HEADER_SIZE - len(self._head)
+                self._head += view[position : position + missing]
+                position += missing
+                if len(self._head) < HEADER_SIZE:
+                    break
+                fields = _HEADER.unpack(self._head)
+                self._head.clear()
+            version, kind, flags, stream_id, length = fields
+            if not (version or kind or flags) and 0 < length <= end - position:
+                # Nearly every frame of a busy connection: payload that is all here.
+                stream = self._streams.get(stream_id)
+                if stream is not None and not stream.eof_in and stream.receiving.received(length):
+                    piece = view[position : position + length]
+                    events.append(DataReceived(stream_id, piece))
+                    position += length
+                    continue
+                # What is wrong with it is found below: the window is overrun for good.
             if version != 0 or kind > Kind.GO_AWAY or flags > 0xF:
                 raise _violation(f"header {version}/{kind}/{flags:#x}")
             self._header(events, Kind(kind), flags, stream_id, length)
@@ -341,14 +386,12 @@ class Yamux:
     ) -> None:
         if stream is None:
             # Late payload of a stream that we reset or refused: it was within its window once.
-            if length > WIDE_WINDOW:
+            if length > self._windows.per_stream:
                 raise _violation(f"{length} bytes on a closed stream")
         elif stream.eof_in and length:
             raise _violation(f"data behind the end of stream {stream_id}")
-        elif length > stream.recv_window:
+        elif not stream.receiving.received(length):
             raise _violation(f"stream {stream_id} overruns its window")
-        else:
-            stream.recv_window -= length
         known = stream_id if stream is not None else 0
         if length:
             self._body_stream, self._body_left, self._body_flags = known, length, flags
@@ -388,7 +431,7 @@ class Yamux:
 
     def _forget(self, stream_id: int) -> None:
         stream = self._streams.pop(stream_id)
-        self._wide -= stream.target == WIDE_WINDOW
+        self._windows.give_back(stream.receiving)
         if stream_id % 2 == self._inbound_parity:
             self._inbound_open -= 1
         if self._body_stream == stream_id:

@@ -18,7 +18,7 @@ STOP_DEADLINE: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """The plan's caps and the declaration's terms. 0 means no limit for the circuit terms."""
+    """The plan's caps and the declaration's terms. 0 means no limit for what is about circuits."""
 
     reservations: int
     reservations_per_ip: int
@@ -27,6 +27,10 @@ class RelayLimits:
     reservation_seconds: int
     circuit_seconds: int
     circuit_bytes: int
+    circuit_bytes_per_second: int = 0
+    """Each direction of one circuit."""
+    relay_bytes_per_second: int = 0
+    """All circuits together, in fair shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,10 @@ class RelayTable:
 
     def __init__(self, limits: RelayLimits) -> None:
         self.limits = limits
+        # In the order of their ends, since all last equally long: the first ends first.
         self._reservations: dict[str, Reservation] = {}
+        self._per_ip: Counter[str] = Counter()
+        self._on_connection: dict[int, set[str]] = {}
         self._circuits: dict[int, tuple[str, str]] = {}
         self._per_peer: Counter[str] = Counter()
         self._next_circuit = 1
@@ -71,12 +78,15 @@ class RelayTable:
         held = self._reservations.get(peer_id)
         if held is None and len(self._reservations) >= self.limits.reservations:
             raise Refused(Reason.RESERVATIONS_FULL, f"{self.limits.reservations} in use")
-        if held is None or held.ip != ip:
-            same = sum(other.ip == ip for other in self._reservations.values())
-            if same >= self.limits.reservations_per_ip:
-                raise Refused(Reason.RESERVATIONS_PER_IP_FULL, f"{same} from one address")
+        same = self._per_ip[ip] - (held is not None and held.ip == ip)
+        if same >= self.limits.reservations_per_ip and (held is None or held.ip != ip):
+            raise Refused(Reason.RESERVATIONS_PER_IP_FULL, f"{same} from one address")
+        if held is not None:
+            self._forget(held)
         granted = Reservation(peer_id, ip, connection, now + self.limits.reservation_seconds)
         self._reservations[peer_id] = granted
+        self._per_ip[ip] += 1
+        self._on_connection.setdefault(connection, set()).add(peer_id)
         return granted
 
     def reservation_of(self, peer_id: str, now: float) -> Reservation:
@@ -114,11 +124,22 @@ class RelayTable:
 
     def connection_closed(self, connection: int) -> None:
         """A reservation ends with the connection that it was made on (spec)."""
-        for peer_id, held in list(self._reservations.items()):
-            if held.connection == connection:
-                del self._reservations[peer_id]
+        for peer_id in list(self._on_connection.get(connection, ())):
+            self._forget(self._reservations[peer_id])
 
     def expire(self, now: float) -> None:
-        for peer_id, held in list(self._reservations.items()):
-            if held.expires <= now:
-                del self._reservations[peer_id]
+        while self._reservations:
+            first = next(iter(self._reservations.values()))
+            if first.expires > now:
+                return
+            self._forget(first)
+
+    def _forget(self, held: Reservation) -> None:
+        del self._reservations[held.peer_id]
+        peers = self._on_connection[held.connection]
+        peers.remove(held.peer_id)
+        if not peers:
+            del self._on_connection[held.connection]
+        self._per_ip[held.ip] -= 1
+        if not self._per_ip[held.ip]:
+            del self._per_ip[held.ip]

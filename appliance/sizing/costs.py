@@ -17,6 +17,11 @@ CONNECTION_MEMORY: Final = 64 * KIB + 32 * KIB  # 63 KB measured in the process;
 PIPE_MEMORY: Final = 2 * 64 * KIB + 32 * KIB  # 64 KiB each way, and the socket to the node
 STREAM_MEMORY: Final = 256 * KIB  # yamux's initial receive window: a peer may fill it
 CIRCUIT_MEMORY: Final = 20 * KIB  # measured with the library's relay
+STREAMS: Final = {"inbound_private": 1, "outbound_private": 1, "inbound_direct": 1,
+                  "relay_circuits": 2}  # fmt: skip
+"""Streams of a unit that may hold `STREAM_MEMORY`."""
+UNREAD_PART: Final = 8  # an eighth for one connection: nobody alone can hold it all
+UNREAD_PER_CONNECTION: Final = 4 * MIB  # a full window at 300 Mbit/s and 100 ms
 
 # --- the process before the first peer
 PROCESS_MEMORY: Final = 104 * MIB  # 88 MB measured for an idle host; embedded node, store, metrics
@@ -41,6 +46,7 @@ MEMORY_FLOOR: Final = 256 * MIB
 MEMORY_CEILING: Final = 4 * GIB
 CONNTRACK_PART: Final = 4  # a quarter: the household behind the same router needs the rest
 RELAY_LINK_PART: Final = 4  # a quarter of the line for strangers
+CIRCUIT_PART: Final = 2  # half of that for one circuit: the next finds room at once
 TASKS_MAX: Final = 128  # one thread runs us; RocksDB's and trio's worker threads come on top
 
 SHARES: Final = 16

@@ -58,7 +58,7 @@ class Bandwidth:
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """How many of each the daemon admits; bytes per second for the last."""
+    """How many of each the daemon admits; rates in bytes per second."""
 
     inbound_direct: int
     inbound_private: int
@@ -71,6 +71,10 @@ class Caps:
     relay_circuits_per_peer: int
     relay_reservations_per_ip: int
     relay_bytes_per_second: int
+    relay_circuit_bytes_per_second: int
+    unread_bytes: int
+    """What all connections together may hold of streams that nobody reads."""
+    unread_bytes_per_connection: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,6 +291,9 @@ def _divide(profile: Profile, wishes: Wishes, opened: Mapping[str, int]) -> list
             "the declaration's wish",
         )
     link = profile.link_bytes_per_second
+    relayed = link // costs.RELAY_LINK_PART if wishes.relay else 0
+    streams = sum(count * opened[name] for name, count in costs.STREAMS.items())
+    unread = streams * costs.STREAM_MEMORY
     return [
         per_relay,
         Step(
@@ -313,9 +316,28 @@ def _divide(profile: Profile, wishes: Wishes, opened: Mapping[str, int]) -> list
         ),
         Step(
             "relay_bytes_per_second",
-            link // costs.RELAY_LINK_PART if wishes.relay else 0,
+            relayed,
             f"{link} ÷ {costs.RELAY_LINK_PART}" if wishes.relay else "0",
             "a quarter of the line for strangers" if wishes.relay else off,
+        ),
+        Step(
+            "relay_circuit_bytes_per_second",
+            relayed // costs.CIRCUIT_PART,
+            f"relay_bytes_per_second {relayed} ÷ {costs.CIRCUIT_PART}",
+            "the next circuit finds room at once" if wishes.relay else off,
+        ),
+        Step(
+            "unread_bytes",
+            unread,
+            f"{costs.STREAM_MEMORY} × {streams} streams of the caps",
+            "the part of their memory that peers may fill",
+        ),
+        Step(
+            "unread_bytes_per_connection",
+            min(costs.UNREAD_PER_CONNECTION, max(costs.STREAM_MEMORY, unread // costs.UNREAD_PART)),
+            f"unread_bytes {unread} ÷ {costs.UNREAD_PART}, from {costs.STREAM_MEMORY} "
+            f"to {costs.UNREAD_PER_CONNECTION}",
+            "no peer alone can hold it all",
         ),
     ]
 

@@ -7,6 +7,8 @@ import trio
 from trio.testing import MockClock
 
 from appliance.bridge.negotiate import NegotiatedStream, accept
+from appliance.dataplane.session import Session
+from appliance.dataplane.streams import BATCH
 from appliance.errors import RemoteProtocolError, StreamReset
 from appliance.reasons import Reason
 from appliance.wire.framing import frame
@@ -233,3 +235,156 @@ async def test_a_peer_that_speaks_something_else(autojump_clock: MockClock, said
     await raw.send_all(said)
     with pytest.raises(RemoteProtocolError):
         await accepted(inner)
+
+
+# --- driven without waiting
+
+
+def taken(stream: NegotiatedStream) -> bytes:
+    """What is there, taken at once; trio.WouldBlock if nothing is."""
+    into = memoryview(bytearray(BATCH))
+    return bytes(into[: stream.receive_nowait(into)])
+
+
+async def driven(stream: NegotiatedStream, count: int) -> bytes:
+    """`count` bytes, taken like a session takes them."""
+    out = b""
+    while len(out) < count:
+        try:
+            out += taken(stream)
+        except trio.WouldBlock:
+            await stream.wait_receivable()
+    return out
+
+
+async def test_a_driver_sends_the_proposal_with_its_first_bytes(autojump_clock: MockClock) -> None:
+    stream, raw = proposed(capacity=5)
+    batch = bytearray(b"hello")
+    stream.send_nowait(memoryview(batch))
+    batch[:] = b"xxxxx"  # it was only on loan
+    assert stream.sending
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.drain)
+        wire = b""
+        while len(wire) < len(PROPOSAL) + 5:
+            wire += await raw.receive_some()
+    assert wire == PROPOSAL + b"hello" and not stream.sending
+    stream.send_nowait(memoryview(b"more"))
+    assert await raw.receive_some() == b"more"
+
+
+async def test_a_driver_that_waits_sends_the_proposal(autojump_clock: MockClock) -> None:
+    stream, raw = proposed()
+    with pytest.raises(trio.WouldBlock):
+        taken(stream)
+    async with outcome_of(stream.wait_receivable) as outcome:
+        assert await raw.receive_some() == PROPOSAL
+        assert not outcome
+        await raw.send_all(b"x")
+    assert outcome == [None]
+
+
+@pytest.mark.parametrize("segments", [None, [1], [20, 1, 3], [len(PROPOSAL)], [len(PROPOSAL) + 1]],
+                         ids=str)  # fmt: skip
+async def test_a_driver_finds_the_agreement_however_it_is_cut(
+    autojump_clock: MockClock, segments: list[int] | None
+) -> None:
+    stream, raw = proposed(segments=segments)
+    await raw.send_all(PROPOSAL + b"behind it")
+    await raw.send_eof()
+    assert await driven(stream, 9) == b"behind it"
+    assert taken(stream) == taken(stream) == b""
+
+
+@pytest.mark.parametrize("said", [b"", PROPOSAL[:7], PROPOSAL[:-1]])
+async def test_an_end_of_file_is_no_agreement_for_a_driver_either(
+    autojump_clock: MockClock, said: bytes
+) -> None:
+    stream, raw = proposed()
+    await raw.send_all(said)
+    await raw.send_eof()
+    with pytest.raises(StreamReset):
+        await driven(stream, 1)
+
+
+async def test_an_end_of_file_right_behind_the_agreement_is_one_for_a_driver_too(
+    autojump_clock: MockClock,
+) -> None:
+    stream, raw = proposed()
+    await raw.send_all(PROPOSAL)
+    await raw.send_eof()
+    with pytest.raises(trio.WouldBlock):
+        taken(stream)
+    with trio.fail_after(1):
+        await stream.wait_receivable()
+    assert taken(stream) == b""
+
+
+async def test_a_driver_learns_of_a_refusal(autojump_clock: MockClock) -> None:
+    stream, raw = proposed(segments=[1])
+    await raw.send_all(REFUSAL)
+    with pytest.raises(RemoteProtocolError) as caught:
+        await driven(stream, 1)
+    assert caught.value.reason is Reason.UNSUPPORTED_PROTOCOL
+
+
+async def test_what_was_read_too_far_is_what_a_driver_gets_first(
+    autojump_clock: MockClock,
+) -> None:
+    stream, raw = proposed()
+    await raw.send_all(PROPOSAL + frame(b"ab") + b"rest")
+    assert await stream.receive_message() == b"ab"
+    into = memoryview(bytearray(BATCH))
+    assert stream.receive_nowait(into[:3]) == 3 and bytes(into[:3]) == b"res"
+    with trio.fail_after(1):
+        await stream.wait_receivable()
+    await raw.send_all(b" and more")
+    assert await driven(stream, 10) == b"t and more"
+
+
+async def test_a_refusal_of_the_muxer_is_the_reason_of_the_connection(
+    autojump_clock: MockClock,
+) -> None:
+    stream, raw = proposed()
+    session = Session(stream, client=True)
+    await raw.send_all(REFUSAL)
+    assert await session.run(lambda _: None) is Reason.UNSUPPORTED_PROTOCOL
+
+
+async def test_a_connection_that_has_nothing_to_say_still_proposes_its_muxer(
+    autojump_clock: MockClock,
+) -> None:
+    stream, raw = proposed()
+    session = Session(stream, client=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run, lambda _: None)
+        await settle()
+        assert await raw.receive_some() == PROPOSAL
+        await raw.send_all(PROPOSAL + bytes([0, 2, 0, 1]) + bytes(7) + b"\x09")
+        await settle()
+        assert await raw.receive_some() == bytes([0, 2, 0, 2]) + bytes(7) + b"\x09"
+        session.abort(Reason.IDLE)
+
+
+async def test_first_bytes_do_not_overtake_a_proposal_that_is_on_its_way(
+    autojump_clock: MockClock,
+) -> None:
+    """The reader sends it alone, and waits inside; the writer has something to say meanwhile."""
+    for capacity in (5, 1 << 30):
+        stream, raw = proposed(capacity=capacity)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.wait_receivable)
+            await trio.lowlevel.checkpoint()
+            wire = b""
+
+            async def write(stream: NegotiatedStream = stream) -> None:
+                while stream.sending:
+                    await stream.drain()
+                stream.send_nowait(memoryview(b"first bytes"))
+                await stream.drain()
+
+            nursery.start_soon(write)
+            while len(wire) < len(PROPOSAL) + 11:
+                wire += await raw.receive_some()
+            nursery.cancel_scope.cancel()
+        assert wire == PROPOSAL + b"first bytes"

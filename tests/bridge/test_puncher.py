@@ -11,6 +11,7 @@ from appliance.bridge import puncher
 from appliance.bridge.kaspa import PROTOCOL as KASPA
 from appliance.bridge.kaspa import KaspaStreams
 from appliance.bridge.puncher import Puncher
+from appliance.dataplane.session import MuxStream
 from appliance.policy.admission import InboundLimits
 from tests.bridge.punching import (
     EVERYWHERE,
@@ -72,8 +73,10 @@ async def test_the_initiator_is_the_security_client_whoever_dialled(winner: str)
         assert at_a.direction == ("outbound" if a_dials else "inbound")
         assert at_b.direction == ("inbound" if a_dials else "outbound")
         # The security client opens yamux streams with odd numbers.
-        assert at_a.session.open_stream().stream_id % 2 == 1
-        assert at_b.session.open_stream().stream_id % 2 == 0
+        for conn, parity in ((at_a, 1), (at_b, 0)):
+            stream = conn.session.open_stream()
+            assert isinstance(stream, MuxStream)
+            assert stream.stream_id % 2 == parity
         assert await at_a.session.ping() < 5
         assert await at_b.session.ping() < 5
 

@@ -164,6 +164,59 @@ async def test_the_byte_limit_is_exact(world: World, way: str) -> None:
     assert relay.telemetry.relayed_bytes == 20_000
 
 
+@pytest.mark.parametrize("way", ["forward", "backward"])
+async def test_the_rate_of_a_circuit_is_kept_and_nothing_is_lost(world: World, way: str) -> None:
+    relay = await world.relay(circuit_bytes=0, circuit_bytes_per_second=400_000)
+    ends = await circuit(world, relay, await target_of(world, relay))
+    near, far = (ends.source, ends.target) if way == "forward" else (ends.target, ends.source)
+    payload = bytes(range(256)) * 1200
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(near.send_all, payload)
+        assert await far.receive_exactly(len(payload)) == payload
+    elapsed = trio.current_time() - started
+    # 64 KiB may come at once, and as much in advance.
+    assert (len(payload) - 2 * 65_536) / 400_000 < elapsed < 5
+    await near.send_eof()
+    await far.send_eof()
+    await over(relay, "closed")
+
+
+async def test_circuits_share_what_the_relay_may_carry(world: World) -> None:
+    relay = await world.relay(circuit_bytes=0, relay_bytes_per_second=1_000_000)
+    target = await target_of(world, relay)
+    circuits = [await circuit(world, relay, target) for _ in range(3)]
+    carried = [0, 0, 0]
+    with trio.move_on_after(1.5):
+        async with trio.open_nursery() as nursery:
+
+            async def swallow(number: int) -> None:
+                while data := await circuits[number].target.receive_some():
+                    carried[number] += len(data)
+
+            async def feed(number: int, piece: int) -> None:
+                while True:
+                    await circuits[number].source.send_all(bytes(piece))
+
+            for number, piece in enumerate((1_000, 60_000, 1_000_000)):
+                nursery.start_soon(swallow, number)
+                nursery.start_soon(feed, number, piece)
+    assert sum(carried) <= 1_500_000 * 1.2 + 100_000 + 65_536
+    assert min(carried) >= 0.6 * max(carried), "whatever each of them asks for"
+
+
+async def test_the_time_limit_ends_a_circuit_that_waits_for_its_turn(world: World) -> None:
+    relay = await world.relay(circuit_seconds=1, circuit_bytes=0, circuit_bytes_per_second=1_000)
+    ends = await circuit(world, relay, await target_of(world, relay))
+    await ends.source.send_all(bytes(200_000))
+    with trio.fail_after(5), pytest.raises(StreamReset):
+        await ends.target.receive_exactly(200_000)
+    await over(relay, "circuit-time-limit")
+    assert relay.telemetry.relayed_bytes < 200_000
+    await until(lambda: relay.host.plane.unread == 0)
+    assert not [alarm for alarm in relay.host.alarms._heap if alarm.call is not None]
+
+
 async def test_all_that_the_byte_limit_allows_may_be_used(world: World) -> None:
     relay = await world.relay(circuit_bytes=10_000)
     ends = await circuit(world, relay, await target_of(world, relay))
@@ -200,7 +253,7 @@ async def test_a_peer_that_goes_away_frees_its_circuits(world: World, who: str) 
             await (end.target if who == "source" else end.source).receive_some()
     await until(lambda: relay.service.table.circuits == 0)
     assert relay.telemetry.circuits_closed.total() == relay.telemetry.circuits_opened == 2
-    assert relay.service.table.reservations == (1 if who == "source" else 0)
+    await until(lambda: relay.service.table.reservations == (1 if who == "source" else 0))
     assert not relay.telemetry.faults
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from appliance.dataplane.plane import Plane, PlaneLimits
 from appliance.dataplane.session import MuxStream, Session
 from appliance.dataplane.streams import ByteStream
 from appliance.reasons import Reason
@@ -34,23 +35,74 @@ class End:
         return await self.accepted.receive()
 
 
+def connected(
+    nursery: trio.Nursery,
+    *,
+    capacity: int = 1 << 30,
+    segments: list[int] | None = None,
+    max_inbound: int = 64,
+    plane: Plane | None = None,
+) -> tuple[End, End]:
+    """A client and a server, running in `nursery`. Both are of `plane`, or each of its own."""
+    carriers = carrier_pair(capacity=capacity, segments=segments)
+    one, other = (
+        End(carrier, Session(carrier, client=client, max_inbound=max_inbound, plane=plane))
+        for carrier, client in zip(carriers, (True, False), strict=True)
+    )
+    for end in (one, other):
+        nursery.start_soon(end.run)
+    return one, other
+
+
 @asynccontextmanager
 async def two_ends(
-    *, capacity: int = 1 << 30, segments: list[int] | None = None, max_inbound: int = 64
+    *,
+    capacity: int = 1 << 30,
+    segments: list[int] | None = None,
+    max_inbound: int = 64,
+    limits: PlaneLimits | None = None,
 ) -> AsyncIterator[tuple[End, End]]:
     """A client and a server; both are over at the end of the block."""
-    ends = [
-        End(carrier, Session(carrier, client=client, max_inbound=max_inbound))
-        for carrier, client in zip(
-            carrier_pair(capacity=capacity, segments=segments), (True, False), strict=True
-        )
-    ]
     async with trio.open_nursery() as nursery:
-        for end in ends:
-            nursery.start_soon(end.run)
-        yield ends[0], ends[1]
+        ends = connected(
+            nursery,
+            capacity=capacity,
+            segments=segments,
+            max_inbound=max_inbound,
+            plane=None if limits is None else Plane(limits),
+        )
+        yield ends
         for end in ends:
             end.session.abort(Reason.SHUTTING_DOWN)
+    assert_over(*(end.session for end in ends))
+
+
+def assert_over(*sessions: Session) -> None:
+    """These sessions, all of their planes, are over and have left nothing behind."""
+    for session in sessions:
+        assert session.closed.is_set() and session.closed_reason is not None
+        assert session.unread == 0 and session.open_streams == 0
+        assert not session._streams and not session._closing and not session._pings
+        assert not session._unread._room.taken and not session._making_room
+        assert_settled(session.plane)
+        assert session.plane.unread == 0
+        limits = session.plane.limits
+        assert session._machine._windows.left == min(
+            limits.connection_growth, limits.total_growth
+        ), "what the windows had grown by"
+
+
+def assert_settled(plane: Plane, *, paused: bool = False) -> None:
+    """Between two steps: nothing that is ready to be sent was left behind, nothing is borrowed."""
+    assert not plane._touched and not plane._borrowers
+    assert paused or not plane._paused
+
+
+def assert_accounted(plane: Plane, *sessions: Session) -> None:
+    """What the plane holds unread is what its connections do, and those what their streams do."""
+    assert plane.unread == sum(session.unread for session in sessions)
+    for session in sessions:
+        assert session.unread == sum(stream.unread for stream in session._streams.values())
 
 
 async def stream_pair(one: End, other: End) -> tuple[MuxStream, MuxStream]:

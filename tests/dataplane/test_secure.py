@@ -6,12 +6,14 @@ import random
 
 import pytest
 import trio
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from trio.testing import MockClock
 
-from appliance.dataplane.secure import MAX_PLAINTEXT, SecureStream
-from appliance.errors import StreamReset
+from appliance.dataplane.channel import MAX_PLAINTEXT, CipherState, SecureChannel
+from appliance.dataplane.secure import SecureStream
+from appliance.dataplane.streams import BATCH
+from appliance.errors import RemoteProtocolError, StreamReset
+from appliance.reasons import Reason
 from tests.dataplane.carriers import MemoryCarrier, carrier_pair
 from tests.dataplane.sessions import read_to_end
 
@@ -19,7 +21,7 @@ PAYLOAD = random.Random(8).randbytes(300_000)
 
 
 class Cipher:
-    """One direction of noise's transport phase: a key and a nonce that counts."""
+    """One direction of noise's transport phase, apart from ours: a key and a counting nonce."""
 
     def __init__(self, key: bytes) -> None:
         self._aead = ChaCha20Poly1305(key)
@@ -44,14 +46,8 @@ def channels(
 ) -> tuple[SecureStream, SecureStream, MemoryCarrier, MemoryCarrier]:
     left, right = carrier_pair(segments=segments)
     return (
-        SecureStream(left, encrypt=Cipher(ONE).seal, decrypt=Cipher(OTHER).open, broken=InvalidTag),
-        SecureStream(
-            right,
-            encrypt=Cipher(OTHER).seal,
-            decrypt=Cipher(ONE).open,
-            broken=InvalidTag,
-            leftover=leftover,
-        ),
+        SecureStream(left, SecureChannel(CipherState(ONE), CipherState(OTHER))),
+        SecureStream(right, SecureChannel(CipherState(OTHER), CipherState(ONE)), leftover=leftover),
         left,
         right,
     )
@@ -191,3 +187,101 @@ async def test_closing_and_resetting_are_the_carriers(autojump_clock: MockClock)
     assert await other.receive_some() == b""
     one.reset()
     assert left.was_reset
+
+
+# --- driven without waiting
+
+
+def taken(stream: SecureStream) -> bytes:
+    """What is there, taken at once; trio.WouldBlock if nothing is."""
+    into = memoryview(bytearray(BATCH))
+    return bytes(into[: stream.receive_nowait(into)])
+
+
+async def test_all_that_is_there_is_opened_in_one_pass(autojump_clock: MockClock) -> None:
+    one, other, _, carrier = channels()
+    with pytest.raises(trio.WouldBlock):
+        taken(other)
+    for at in range(0, 100_000, 1000):
+        one.send_nowait(memoryview(PAYLOAD)[at : at + 1000])
+    await other.wait_receivable()
+    assert taken(other) == PAYLOAD[:100_000] and carrier.unread == 0
+    await one.send_eof()
+    assert taken(other) == taken(other) == b""
+
+
+async def test_driving_and_receiving_may_follow_each_other(autojump_clock: MockClock) -> None:
+    """The upgrade receives as a byte stream; what it left is what the driver gets first."""
+    one, other, _, _ = channels()
+    await one.send_all(PAYLOAD[:1000])
+    assert await other.receive_some(300) == PAYLOAD[:300]
+    await other.wait_receivable()
+    into = memoryview(bytearray(BATCH))
+    assert other.receive_nowait(into[:100]) == 100 and into[:100] == PAYLOAD[300:400]
+    assert taken(other) == PAYLOAD[400:1000]
+    with pytest.raises(trio.WouldBlock):
+        taken(other)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 17, 18, 22, 23, 24, 40])
+async def test_a_leftover_that_is_cut_anywhere_is_read_first(
+    autojump_clock: MockClock, cut: int
+) -> None:
+    cipher = Cipher(ONE)
+    wire = framed(cipher.seal(b"early ")) + framed(cipher.seal(b"bird"))
+    _, other, left, _ = channels(leftover=wire[:cut])
+    await left.send_all(wire[cut:])
+    got = b""
+    while len(got) < 10:
+        await other.wait_receivable()
+        try:
+            got += taken(other)
+        except trio.WouldBlock:
+            continue
+    assert got == b"early bird"
+
+
+@pytest.mark.parametrize("wire", BROKEN.values(), ids=BROKEN)
+async def test_a_driver_learns_whose_fault_it_was(autojump_clock: MockClock, wire: bytes) -> None:
+    _, other, left, right = channels()
+    await left.send_all(wire)
+    with pytest.raises(RemoteProtocolError) as caught:
+        taken(other)
+    assert caught.value.reason is Reason.NOISE_VIOLATION
+    assert right.was_reset
+    with trio.fail_after(1):
+        await other.wait_receivable()
+    with pytest.raises(StreamReset):
+        taken(other)
+
+
+async def test_an_end_inside_a_message_is_a_reset_for_a_driver_too(
+    autojump_clock: MockClock,
+) -> None:
+    _, other, left, right = channels()
+    await left.send_all(framed(Cipher(ONE).seal(b"hello"))[:-1])
+    await left.send_eof()
+    with pytest.raises(trio.WouldBlock):
+        taken(other)
+    for _ in range(2):
+        with pytest.raises(StreamReset):
+            taken(other)
+    assert right.was_reset
+
+
+async def test_a_batch_behind_the_first_part_of_a_message_is_taken_in_two(
+    autojump_clock: MockClock,
+) -> None:
+    """The part that came before needs room in the buffer too."""
+    cipher = Cipher(ONE)
+    _, other, left, _ = channels()
+    messages = [PAYLOAD[at : at + MAX_PLAINTEXT] for at in range(0, 300_000, MAX_PLAINTEXT)] * 2
+    wire = b"".join(framed(cipher.seal(message)) for message in messages)
+    await left.send_all(wire[:60_000])
+    with pytest.raises(trio.WouldBlock):
+        taken(other)
+    await left.send_all(wire[60_000:])
+    got = b""
+    while len(got) < sum(map(len, messages)):
+        got += taken(other)
+    assert got == b"".join(messages)

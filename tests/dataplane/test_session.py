@@ -9,12 +9,24 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from appliance.dataplane.session import CLOSE_LINGER, MAX_BACKLOG, PING_INTERVAL
-from appliance.dataplane.yamux import INITIAL_WINDOW
+from appliance.dataplane.plane import Plane, PlaneLimits
+from appliance.dataplane.session import CLOSE_LINGER, MuxStream
+from appliance.dataplane.streams import BATCH
+from appliance.dataplane.unread import STALL_PATIENCE
+from appliance.dataplane.vigil import PING_INTERVAL
+from appliance.dataplane.windows import INITIAL_WINDOW
 from appliance.errors import StreamReset
 from appliance.reasons import Reason
 from appliance.units import KIB, MIB
-from tests.dataplane.sessions import End, outcome_of, read_to_end, settle, stream_pair, two_ends
+from tests.dataplane.sessions import (
+    End,
+    connected,
+    outcome_of,
+    read_to_end,
+    settle,
+    stream_pair,
+    two_ends,
+)
 
 PAYLOAD = random.Random(3).randbytes(3 * MIB)
 
@@ -137,7 +149,7 @@ async def test_an_end_of_file_while_somebody_sends_is_a_mistake(autojump_clock: 
 WAITS: dict[str, Callable[..., Awaitable[object]]] = {
     "receiving": lambda stream: stream.receive_some(),
     "sending beyond the window": lambda stream: stream.send_all(bytes(INITIAL_WINDOW + 1)),
-    "sending beyond the backlog": lambda stream: stream.send_all(bytes(MAX_BACKLOG * 2)),
+    "sending beyond the backlog": lambda stream: stream.send_all(bytes(BATCH * 2)),
 }
 
 
@@ -401,20 +413,68 @@ async def test_a_stalled_reader_does_not_kill_the_stream(autojump_clock: MockClo
 
 
 async def test_stalled_readers_bound_the_memory_of_a_connection(autojump_clock: MockClock) -> None:
-    streams = 32
-    async with two_ends() as (one, other):
-        pairs = [await stream_pair(one, other) for _ in range(streams)]
+    limits = PlaneLimits(connection_unread=2 * MIB, assured=64 * KIB)
+    async with two_ends(limits=limits) as (one, other):
+        pairs = [await stream_pair(one, other) for _ in range(32)]
+        outcomes: list[bool] = []
+
+        async def send(stream: MuxStream) -> None:
+            try:
+                await stream.send_all(PAYLOAD)
+                outcomes.append(True)
+            except StreamReset:
+                outcomes.append(False)
+
         async with trio.open_nursery() as nursery:
             for ours, _ in pairs:
-                nursery.start_soon(ours.send_all, PAYLOAD)
-            await trio.sleep(100)
-            held = sum(len(theirs._buffer) for _, theirs in pairs)
-            assert held == streams * INITIAL_WINDOW
-            # One byte read from each widens a few windows, and no more than a few.
-            for _, theirs in pairs:
-                await theirs.receive_some(1)
-            await trio.sleep(100)
-            held = sum(len(theirs._buffer) for _, theirs in pairs)
-            assert held <= streams * INITIAL_WINDOW + 4 * 768 * KIB
-            assert one.session._machine.backlog <= 2 * MAX_BACKLOG
+                nursery.start_soon(send, ours)
+            # All of them together would hold 8 MiB.
+            for _ in range(150):
+                await trio.sleep(1)
+                assert other.session.unread <= limits.connection_unread + BATCH
+            # Room was made by giving up some; the others only wait for their readers.
+            survivors = [theirs for _, theirs in pairs if theirs.unread]
+            assert len(survivors) >= limits.connection_unread // INITIAL_WINDOW
+            assert outcomes == [False] * (len(pairs) - len(survivors))
+            for theirs in survivors:
+                nursery.start_soon(read_to_end, theirs)
+            await trio.sleep(1)
+            assert outcomes.count(True) == len(survivors)
             nursery.cancel_scope.cancel()
+        # The connection was never in danger.
+        assert not one.ended.is_set()
+
+
+async def test_all_connections_together_hold_a_bounded_amount(autojump_clock: MockClock) -> None:
+    plane = Plane(PlaneLimits(connection_unread=MIB, total_unread=2 * MIB, assured=64 * KIB))
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            one, other = connected(nursery, plane=plane)
+            for _ in range(2):
+                ours, _ = await stream_pair(one, other)
+                nursery.start_soon(ours.send_all, PAYLOAD)
+        for _ in range(4):
+            await trio.sleep(1)
+            assert plane.unread <= 2 * MIB + 8 * BATCH
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_that_waited_for_the_others_goes_on(autojump_clock: MockClock) -> None:
+    plane = Plane(PlaneLimits(total_unread=300 * KIB, assured=64 * KIB))
+    async with trio.open_nursery() as nursery:
+        hog, hogged = connected(nursery, plane=plane)
+        ours, stalled = await stream_pair(hog, hogged)
+        nursery.start_soon(ours.send_all, PAYLOAD)
+        await settle()
+        one, other = connected(nursery, plane=plane)
+        ours, theirs = await stream_pair(one, other)
+        nursery.start_soon(ours.send_all, PAYLOAD)
+        await settle()
+        waiting = other.session.unread
+        assert 0 < waiting < INITIAL_WINDOW
+        nursery.start_soon(read_to_end, stalled)
+        with trio.fail_after(STALL_PATIENCE / 2):
+            while other.session.unread < INITIAL_WINDOW:
+                await settle()
+        nursery.cancel_scope.cancel()
+    del theirs

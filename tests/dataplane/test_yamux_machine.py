@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.dataplane.windows import INITIAL_WINDOW, MAX_WINDOW, READ_WINDOW, WindowBudget
 from appliance.dataplane.yamux import (
-    INITIAL_WINDOW,
+    HEADER_SIZE,
     MAX_CONTROL_BACKLOG,
     MAX_DATA,
     MAX_SKIPPED,
-    MAX_WIDE_STREAMS,
-    WIDE_WINDOW,
     DataReceived,
     EofReceived,
     Event,
@@ -46,16 +45,29 @@ def window(stream: int, delta: int = 0, flags: int = 0) -> bytes:
     return header(1, flags, stream, delta)
 
 
-def server(max_inbound: int = 64) -> Yamux:
-    return Yamux(client=False, max_inbound=max_inbound)
+def server(max_inbound: int = 64, windows: WindowBudget | None = None) -> Yamux:
+    return Yamux(client=False, max_inbound=max_inbound, windows=windows)
 
 
-def opened(stream: int = 1) -> Yamux:
+def opened(stream: int = 1, windows: WindowBudget | None = None) -> Yamux:
     """A server with one stream of the peer's, and nothing left to send."""
-    machine = server()
+    machine = server(windows=windows)
     machine.receive(window(stream, flags=SYN))
     machine.data_to_send()
     return machine
+
+
+def got(stream: int, payload: bytes) -> DataReceived:
+    return DataReceived(stream, memoryview(payload))
+
+
+def written(machine: Yamux, stream: int, payload: bytes, room: int = 1 << 20) -> bytes:
+    """The frame that takes a prefix of `payload` into a buffer, which is untouched behind it."""
+    into = memoryview(bytearray(b"\xaa" * room))
+    size = machine.write_data(stream, memoryview(payload), into)
+    end = HEADER_SIZE + size if size else 0
+    assert bytes(into[end : end + 64]) == b"\xaa" * min(64, room - end)
+    return bytes(into[:end])
 
 
 # --- what we write
@@ -64,12 +76,13 @@ def opened(stream: int = 1) -> Yamux:
 def test_our_frames_are_the_specifications() -> None:
     client = Yamux(client=True)
     stream = client.open_stream()
-    assert client.send_data(stream, memoryview(b"hi")) == 2
+    syn = client.data_to_send()
+    frame = written(client, stream, b"hi")
     client.send_eof(stream)
     client.reset(stream)
     client.ping(0xDEADBEEF)
     client.go_away(0)
-    assert client.data_to_send() == bytes.fromhex(
+    assert syn + frame + client.data_to_send() == bytes.fromhex(
         "000100010000000100000000"  # window update, SYN, stream 1
         "000000000000000100000002"  # data, stream 1, two bytes
         "6869"
@@ -108,15 +121,37 @@ def test_ids_run_out() -> None:
 def test_sending_is_bounded_by_frame_and_window() -> None:
     client = Yamux(client=True)
     stream = client.open_stream()
-    payload = memoryview(bytes(2 * INITIAL_WINDOW))
+    payload = bytes(2 * INITIAL_WINDOW)
     sent = 0
-    while size := client.send_data(stream, payload):
-        assert size <= MAX_DATA
-        sent += size
+    while frame := written(client, stream, payload):
+        assert len(frame) <= HEADER_SIZE + MAX_DATA
+        sent += len(frame) - HEADER_SIZE
     assert sent == INITIAL_WINDOW
     assert client.send_window(stream) == 0
     assert client.receive(window(stream, 5)) == [WindowOpened(stream)]
-    assert client.send_data(stream, payload) == 5
+    assert written(client, stream, payload) == data(stream, bytes(5))
+
+
+@pytest.mark.parametrize("room", [0, 1, HEADER_SIZE - 1, HEADER_SIZE])
+def test_a_buffer_without_room_for_a_byte_gets_no_frame(room: int) -> None:
+    machine = opened()
+    assert written(machine, 1, b"hi", room) == b""
+    assert machine.send_window(1) == INITIAL_WINDOW
+    assert written(machine, 1, b"hi", HEADER_SIZE + 1) == data(1, b"h")
+    assert machine.send_window(1) == INITIAL_WINDOW - 1
+
+
+@pytest.mark.parametrize("room", [1, 11, 12, 13, 24, 1000])
+def test_control_frames_are_written_in_order_into_whatever_room_there_is(room: int) -> None:
+    machine = server()
+    for value in range(5):
+        machine.ping(value)
+    into = memoryview(bytearray(room))
+    wire = b""
+    while size := machine.write_control(into):
+        wire += into[:size]
+        assert machine.backlog == 5 * HEADER_SIZE - len(wire)
+    assert wire == b"".join(header(2, SYN, 0, value) for value in range(5))
 
 
 # --- what we read
@@ -138,7 +173,7 @@ def joined(events: list[Event]) -> list[Event]:
             and isinstance(last, DataReceived)
             and last.stream_id == event.stream_id
         ):
-            out[-1] = DataReceived(event.stream_id, last.data + event.data)
+            out[-1] = DataReceived(event.stream_id, memoryview(bytes(last.data) + event.data))
         else:
             out.append(event)
     return out
@@ -160,16 +195,16 @@ CONVERSATION = (
 MEANING = [
     StreamOpened(1),
     StreamOpened(3),
-    DataReceived(3, b"first"),
-    DataReceived(1, b"one"),
+    got(3, b"first"),
+    got(1, b"one"),
     PongReceived(99),
     WindowOpened(1),
-    DataReceived(3, b" and last"),
+    got(3, b" and last"),
     EofReceived(3),
-    DataReceived(1, b"then a reset"),
+    got(1, b"then a reset"),
     ResetReceived(1),
     StreamOpened(5),
-    DataReceived(5, b"all at once"),
+    got(5, b"all at once"),
     EofReceived(5),
     StreamOpened(7),
     WindowOpened(7),
@@ -208,7 +243,7 @@ VIOLATIONS = {
     "a ping that asks and answers": header(2, SYN | ACK, 0, 0),
     "a ping that does neither": header(2, 0, 0, 0),
     "a go-away on a stream": header(3, 0, 1, 0),
-    "too much on a closed stream": window(1, flags=SYN | RST) + header(0, 0, 1, WIDE_WINDOW + 1),
+    "too much on a closed stream": window(1, flags=SYN | RST) + header(0, 0, 1, MAX_WINDOW + 1),
 }
 
 
@@ -221,10 +256,8 @@ def test_a_violation_is_the_peers_fault(wire: bytes) -> None:
 
 def test_a_window_may_be_filled_to_the_last_byte() -> None:
     machine = opened()
-    got = machine.receive(data(1, bytes(INITIAL_WINDOW)))
-    assert (
-        sum(len(event.data) for event in got if isinstance(event, DataReceived)) == INITIAL_WINDOW
-    )
+    events = machine.receive(data(1, bytes(INITIAL_WINDOW)))
+    assert joined(events) == [got(1, bytes(INITIAL_WINDOW))]
     with pytest.raises(RemoteProtocolError):
         machine.receive(data(1, b"x"))
 
@@ -238,60 +271,86 @@ def test_an_unread_stream_never_holds_more_than_the_initial_window() -> None:
     assert machine.backlog == 0, "no credit without a reader"
 
 
-def test_the_first_read_widens_the_window() -> None:
-    machine = opened()
-    machine.receive(data(1, bytes(1000)))
-    machine.credit(1, 1000)
-    assert machine.data_to_send() == window(1, WIDE_WINDOW - INITIAL_WINDOW + 1000)
-    machine.receive(data(1, bytes(WIDE_WINDOW)))
+HALF = INITIAL_WINDOW // 2
+
+
+def granted(machine: Yamux, stream: int) -> int:
+    """What the only frame that the machine has to send grants on `stream`; 0 if there is none."""
+    if not (wire := machine.data_to_send()):
+        return 0
+    size = int.from_bytes(wire[8:], "big")
+    assert wire == window(stream, size)
+    return size
+
+
+def read(machine: Yamux, stream: int, size: int, now: float = 0.0, rtt: float | None = None) -> int:
+    """`size` bytes come and are read at once; what is granted for it."""
+    machine.receive(data(stream, bytes(size)))
+    machine.credit(stream, size, now=now, rtt=rtt)
+    return granted(machine, stream)
+
+
+def overrun(machine: Yamux, stream: int, size: int) -> None:
+    """The peer may be ahead by exactly `size` bytes. The machine is unusable afterwards."""
+    machine.receive(data(stream, bytes(size)))
     with pytest.raises(RemoteProtocolError):
-        machine.receive(data(1, b"x"))
+        machine.receive(data(stream, b"x"))
+
+
+def test_half_a_window_read_widens_it() -> None:
+    machine = opened()
+    assert read(machine, 1, HALF - 1) == 0
+    assert read(machine, 1, 1) == HALF + READ_WINDOW - INITIAL_WINDOW
+    overrun(machine, 1, READ_WINDOW)
 
 
 def test_credit_is_returned_at_half_the_window_and_not_before() -> None:
     machine = opened()
-    machine.receive(data(1, b"x"))
-    machine.credit(1, 1)
+    read(machine, 1, HALF)
+    half = READ_WINDOW // 2
+    assert read(machine, 1, half - 1) == 0
+    assert read(machine, 1, 1) == half
+    overrun(machine, 1, READ_WINDOW)
+
+
+def test_only_a_reader_that_is_faster_than_the_round_trip_gets_more() -> None:
+    machine = opened()
+    read(machine, 1, HALF, now=0.0)
+    half = READ_WINDOW // 2
+    assert read(machine, 1, half, now=0.001) == half, "the round trip is not known yet"
+    assert read(machine, 1, half, now=0.401, rtt=0.1) == half, "four round trips: slow enough"
+    assert read(machine, 1, half, now=0.8, rtt=0.1) == half + READ_WINDOW
+    assert read(machine, 1, READ_WINDOW, now=0.9, rtt=0.1) == READ_WINDOW + MAX_WINDOW // 2
+    assert read(machine, 1, MAX_WINDOW // 2, now=1.0, rtt=0.1) == MAX_WINDOW // 2, "and no more"
+    overrun(machine, 1, MAX_WINDOW)
+
+
+def test_a_window_grows_no_further_than_the_budget() -> None:
+    machine = opened(windows=WindowBudget(1000))
+    assert read(machine, 1, HALF) == HALF + 1000
+    assert read(machine, 1, HALF + 500, now=0.0, rtt=1.0) == HALF + 500
+    overrun(machine, 1, INITIAL_WINDOW + 1000)
+
+
+def test_streams_share_the_budget_of_their_connection() -> None:
+    machine = server(windows=WindowBudget(4000))
+    ids = [1, 3, 5, 7]
+    machine.receive(b"".join(window(stream, flags=SYN) for stream in ids))
     machine.data_to_send()
-    half = WIDE_WINDOW // 2
-    machine.receive(data(1, bytes(half)))
-    machine.credit(1, half - 1)
-    assert machine.backlog == 0
-    machine.credit(1, 1)
-    assert machine.data_to_send() == window(1, half)
+    assert [read(machine, stream, HALF) for stream in ids] == [HALF + 1000] * 4
 
 
-def test_only_some_streams_get_the_wide_window() -> None:
-    machine = server()
-    ids = [2 * index + 1 for index in range(MAX_WIDE_STREAMS + 2)]
-    for stream in ids:
-        machine.receive(window(stream, flags=SYN))
+def test_what_a_window_grew_by_is_given_on_when_its_stream_ends() -> None:
+    machine = server(windows=WindowBudget(1000))
+    machine.receive(window(1, flags=SYN))
     machine.data_to_send()
-    for stream in ids:
-        machine.receive(data(stream, bytes(INITIAL_WINDOW)))
-        machine.credit(stream, INITIAL_WINDOW)
-    granted = [WIDE_WINDOW] * MAX_WIDE_STREAMS + [INITIAL_WINDOW] * 2
-    assert machine.data_to_send() == b"".join(map(window, ids, granted))
-    # Nobody holds more than was granted, and the sum is the bound of the connection.
-    for stream, size in zip(ids, granted, strict=True):
-        machine.receive(data(stream, bytes(size)))
-        with pytest.raises(RemoteProtocolError):
-            machine.receive(data(stream, b"x"))
-
-
-def test_a_wide_window_is_given_on_when_its_stream_ends() -> None:
-    machine = server()
-    for stream in range(1, 2 * MAX_WIDE_STREAMS + 3, 2):
-        machine.receive(window(stream, flags=SYN) + data(stream, b"x"))
-    for stream in range(1, 2 * MAX_WIDE_STREAMS + 1, 2):
-        machine.credit(stream, 1)
+    assert read(machine, 1, HALF) == HALF + 1000
+    machine.receive(window(3, flags=SYN))
     machine.data_to_send()
-    late = 2 * MAX_WIDE_STREAMS + 1
-    machine.credit(late, 1)
-    assert machine.backlog == 0
+    assert read(machine, 3, HALF) == HALF
     machine.receive(window(1, flags=RST))
-    machine.credit(late, 1)
-    assert machine.data_to_send() == window(late, WIDE_WINDOW - INITIAL_WINDOW + 2)
+    assert read(machine, 3, HALF) == HALF + 1000
+    overrun(machine, 3, INITIAL_WINDOW + 1000)
 
 
 def test_no_credit_behind_the_end_of_file() -> None:
@@ -310,16 +369,16 @@ def test_a_stream_is_forgotten_after_both_ends_of_file(we_first: bool) -> None:
     if we_first:
         machine.send_eof(1)
         assert machine.receive(data(1, b"late") + window(1, flags=FIN)) == [
-            DataReceived(1, b"late"),
+            got(1, b"late"),
             EofReceived(1),
         ]
     else:
         machine.receive(window(1, flags=FIN))
-        assert machine.send_data(1, memoryview(b"late")) == 4
+        assert written(machine, 1, b"late") == data(1, b"late")
         machine.send_eof(1)
     assert machine.open_streams == 0
     with pytest.raises(LocalProtocolError):
-        machine.send_data(1, memoryview(b"x"))
+        written(machine, 1, b"x")
 
 
 def test_an_end_of_file_twice_is_ours_to_avoid() -> None:
@@ -332,7 +391,7 @@ def test_an_end_of_file_twice_is_ours_to_avoid() -> None:
 def test_what_comes_behind_our_reset_is_dropped() -> None:
     machine = opened()
     begun = data(1, b"half of this arrived before")
-    assert machine.receive(begun[:20]) == [DataReceived(1, begun[12:20])]
+    assert machine.receive(begun[:20]) == [got(1, begun[12:20])]
     machine.reset(1)
     machine.reset(1)
     assert machine.data_to_send() == window(1, flags=RST)
@@ -376,7 +435,7 @@ def test_after_our_go_away_new_streams_are_refused_and_old_ones_live() -> None:
     machine.go_away(0)
     assert machine.receive(window(3, flags=SYN) + data(1, b"on")) == [
         StreamRefused(3),
-        DataReceived(1, b"on"),
+        got(1, b"on"),
     ]
 
 

@@ -55,8 +55,10 @@ READS_A_CLOCK: Final = frozenset({"now", "utcnow", "today"})
 # and its defects are worked around here; nothing else may depend on its shapes.
 TOUCH_LIBP2P: Final = frozenset(
     f"bridge/{name}.py"
-    for name in ("host", "identity", "secure", "envelope", "identify", "messages")
+    for name in "host identity secure envelope identify messages stock stock_channel".split()
 )
+# The library's data plane: the benchmarks and tests choose it, nothing of ours does.
+FOR_COMPARISON: Final = ("appliance.bridge.stock", "appliance.bridge.stock_channel")
 
 
 def room_of(name: str) -> str:
@@ -141,6 +143,22 @@ def test_only_the_host_and_its_neighbours_know_libp2p() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_nothing_of_ours_uses_the_stock_data_plane() -> None:
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in modules()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Import | ast.ImportFrom) and names_stock(node)
+    }
+    assert users == {"bridge/stock.py"}
+
+
+def names_stock(node: ast.Import | ast.ImportFrom) -> bool:
+    origin = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+    named = [origin.rstrip("."), *(origin + alias.name for alias in node.names)]
+    return not set(named).isdisjoint(FOR_COMPARISON)
+
+
 def test_the_checks_see_what_they_are_for() -> None:
     sideways = ast.parse("def f():\n    from appliance.node import slots")
     assert wrong_directions("appliance.bridge.host", sideways)
@@ -155,3 +173,11 @@ def test_the_checks_see_what_they_are_for() -> None:
         "appliance.wire.x", ast.parse("import random\nrng: random.Random\nrng.random()")
     )
     assert not deeds("appliance.wire.x", ast.parse("import hashlib, struct"))
+    for text in (
+        "import appliance.bridge.stock",
+        "from appliance.bridge import stock",
+        "from appliance.bridge.stock import STOCK",
+    ):
+        [node] = ast.parse(text).body
+        assert isinstance(node, ast.Import | ast.ImportFrom)
+        assert names_stock(node)
