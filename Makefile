@@ -53,6 +53,11 @@ test: $(VENV)/.dev  ## linters, type checker and every test (ARGS=… goes to py
 peers:  ## build the go and js peers of the interop tests (tests/interop/build rust: that too)
 	@tests/interop/build
 
+.PHONY: bench
+bench: $(VENV)/.dev  ## measure us beside go, rust, js and stock py peers: docs/benchmarks.md (ARGS=--quick)
+	@for peer in go js rust; do tests/interop/build $$peer || echo "==> without the $$peer peer its cells fail"; done
+	@exec $(BIN)/python -m tests.bench $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.dev  ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -9,7 +9,6 @@ and the processor time of 30 idle seconds, then how long it took to stop after S
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,21 +18,11 @@ from pathlib import Path
 
 import yaml
 
+from tests.bench.machine import cpu, memory
+
 SETTLE = 10.0
 WATCH = 30.0
 MINIMAL = Path(__file__).resolve().parents[2] / "schemas/examples/minimal.yaml"
-
-
-def rss(pid: int) -> float:
-    """Resident memory in MB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def cpu(pid: int) -> float:
-    """Seconds of user and system time so far; the kernel counts in hundredths."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(file: Path) -> None:
@@ -56,7 +45,7 @@ def main(file: Path) -> None:
             time.sleep(SETTLE)
             before = cpu(daemon.pid)
             time.sleep(WATCH)
-            print(f"memory   {rss(daemon.pid):.0f} MB resident")
+            print(f"memory   {memory(daemon.pid).rss / 1e6:.0f} MB resident")
             print(f"CPU      {cpu(daemon.pid) - before:.2f} s in {WATCH:.0f} s")
         finally:
             asked = time.monotonic()

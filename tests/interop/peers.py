@@ -15,7 +15,8 @@ from typing import Any, Final, Protocol
 import trio
 
 HERE: Final = Path(__file__).parent
-BUILT: Final = HERE.parents[1] / ".cache" / "interop"
+ROOT: Final = HERE.parents[1]
+BUILT: Final = ROOT / ".cache" / "interop"
 READY: Final = 30.0
 """Seconds that a peer gets from its start to its addresses, on a busy machine."""
 ANSWER: Final = 15.0
@@ -25,8 +26,11 @@ TOLD: Final = 10.0
 PROGRAMS: Final[dict[str, list[str]]] = {
     "go": [str(BUILT / "go-peer")],
     "js": ["node", str(BUILT / "js" / "index.mjs")],
-    "py": [sys.executable, str(HERE / "py" / "peer.py")],
-    "rust": [str(BUILT / "rust" / "target" / "debug" / "interop-peer")],
+    "py": [sys.executable, "-m", "tests.interop.py.peer"],
+    # The benchmarks' own: our host as a process, and many of its clients in one.
+    "load": [sys.executable, "-m", "tests.bench.load"],
+    "ours": [sys.executable, "-m", "tests.bench.ours"],
+    "rust": [str(BUILT / "rust" / "target" / "release" / "interop-peer")],
 }
 
 Reply = dict[str, Any]
@@ -85,6 +89,7 @@ class Process:
 
     def __init__(self, kind: str, process: trio.Process) -> None:
         self.kind = kind
+        self.pid = process.pid
         self.peer_id = ""
         self._addr = ""
         self._process = process
@@ -151,7 +156,7 @@ class Process:
 def why_not(kind: str) -> str | None:
     """Why this peer cannot be run, or None."""
     stamp = BUILT / f"{kind}.stamp"
-    if kind == "py":
+    if kind in {"load", "ours", "py"}:
         return None
     if not stamp.exists():
         return f"the {kind} peer is not built: tests/interop/build {kind}"
@@ -168,6 +173,7 @@ async def running(kind: str, options: dict[str, object]) -> AsyncIterator[Proces
     with tempfile.TemporaryFile() as errors:
         process = await trio.lowlevel.open_process(
             [*PROGRAMS[kind], json.dumps(options)],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -50,26 +50,31 @@ type relayOptions struct {
 type options struct {
 	Relay *relayOptions `json:"relay"`
 	Dcutr bool          `json:"dcutr"`
+	Bench bool          `json:"bench"`
 }
 
 type command struct {
-	ID       int    `json:"id"`
-	Do       string `json:"do"`
-	Addr     string `json:"addr"`
-	Peer     string `json:"peer"`
-	Bytes    int    `json:"bytes"`
-	Streams  int    `json:"streams"`
-	Protocol string `json:"protocol"`
-	Hex      string `json:"hex"`
-	Agreed   bool   `json:"agreed"`
+	ID       int     `json:"id"`
+	Do       string  `json:"do"`
+	Addr     string  `json:"addr"`
+	Peer     string  `json:"peer"`
+	Bytes    int     `json:"bytes"`
+	Streams  int     `json:"streams"`
+	Protocol string  `json:"protocol"`
+	Hex      string  `json:"hex"`
+	Agreed   bool    `json:"agreed"`
+	Count    int     `json:"count"`
+	Seconds  float64 `json:"seconds"`
+	Fresh    bool    `json:"fresh"`
 }
 
 type reply map[string]any
 
 // node is the host and what the commands need beside it.
 type node struct {
-	host host.Host
-	mu   sync.Mutex
+	host  host.Host
+	bench *bench
+	mu    sync.Mutex
 	// identified keeps the last identify answer of each peer.
 	identified map[peer.ID]event.EvtPeerIdentificationCompleted
 }
@@ -133,6 +138,9 @@ func start(opts options) (*node, error) {
 		libp2p.ConnectionGater(loopbackOnly{}),
 		libp2p.DisableMetrics(),
 	}
+	if opts.Bench {
+		setup = append(setup, benchOptions()...)
+	}
 	if opts.Dcutr {
 		setup = append(setup,
 			// It punches only when it believes to have a public address, so it is given one
@@ -150,6 +158,9 @@ func start(opts options) (*node, error) {
 	}
 	listening = h.Network().ListenAddresses
 	n := &node{host: h, identified: map[peer.ID]event.EvtPeerIdentificationCompleted{}}
+	if opts.Bench {
+		n.bench = newBench(n)
+	}
 	subscription, err := h.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted))
 	if err != nil {
 		return nil, err
@@ -188,6 +199,9 @@ func start(opts options) (*node, error) {
 		}
 		if opts.Relay.Reservation != 0 {
 			resources.ReservationTTL = time.Duration(opts.Relay.Reservation) * time.Second
+		}
+		if opts.Bench {
+			unlimited(&resources)
 		}
 		everything := func(ma.Multiaddr) bool { return true }
 		_, err = relay.New(
@@ -256,6 +270,9 @@ func (n *node) perform(ctx context.Context, cmd command) (reply, error) {
 	case "exchange":
 		return n.exchange(ctx, id, protocol.ID(cmd.Protocol), cmd.Hex)
 	}
+	if n.bench != nil {
+		return n.bench.perform(ctx, id, cmd)
+	}
 	return nil, fmt.Errorf("unknown command %q", cmd.Do)
 }
 
@@ -275,6 +292,10 @@ func (n *node) connect(ctx context.Context, addr string) (reply, error) {
 	info, err := peer.AddrInfoFromString(addr)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := info.Addrs[0].ValueForProtocol(ma.P_CIRCUIT); err == nil {
+		// It would dial what it knows of the peer from an earlier connection as well.
+		n.host.Peerstore().ClearAddrs(info.ID)
 	}
 	if err := n.host.Connect(ctx, *info); err != nil {
 		return nil, err

@@ -19,6 +19,7 @@ const { tcp } = await import('@libp2p/tcp')
 const { yamux } = await import('@libp2p/yamux')
 const { multiaddr } = await import('@multiformats/multiaddr')
 const { createLibp2p } = await import('libp2p')
+const benching = await import('./bench.mjs')
 
 const ECHO = '/echo/1.0.0'
 const DIGEST = '/interop/digest/1.0.0'
@@ -41,7 +42,7 @@ const services = {
 if (options.dcutr) services.dcutr = dcutr()
 if (options.relay != null) {
   const { seconds = 0, bytes = 0, reservation = 0 } = options.relay
-  services.relay = circuitRelayServer({
+  services.relay = circuitRelayServer(options.bench ? benching.relayServer : {
     reservations: {
       applyDefaultLimit: seconds !== 0 || bytes !== 0,
       ...(seconds !== 0 && { defaultDurationLimit: seconds }),
@@ -61,6 +62,7 @@ const node = await createLibp2p({
   },
   // Its monitor pings every 10 s and would close connections of peers that do not answer.
   connectionMonitor: { enabled: false },
+  ...(options.bench && { connectionManager: benching.connectionManager }),
   nodeInfo: { userAgent: 'interop/js-libp2p' },
   services
 })
@@ -277,6 +279,12 @@ const commands = {
   }
 }
 
+if (options.bench) {
+  const dial = (addr, signal) => node.dial(multiaddr(addr), { signal })
+  const tools = { node, chunks, connectionTo, connectionsTo, dial }
+  Object.assign(commands, await benching.bench(tools))
+}
+
 say({
   event: 'ready',
   peer: node.peerId.toString(),
@@ -293,7 +301,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     })
     .then(
       result => say({ ...result, id: command.id }),
-      error => say({ id: command.id, error: `${error.name}: ${error.message} ${(error.errors ?? []).join('; ')}` })
+      // Waiting for an event that an end cuts short throws the event, which has only a type.
+      error => say({ id: command.id, error: `${error.name ?? error.type}: ${error.message ?? error.error} ${(error.errors ?? []).join('; ')}` })
     )
 }
 await node.stop()

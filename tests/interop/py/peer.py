@@ -1,6 +1,7 @@
 """A stock py-libp2p peer for the interoperability tests: a host on loopback, driven by JSON lines.
 
-What each command means is said once, in tests/interop/README.md. Nothing of ours is imported.
+What each command means is said once, in tests/interop/README.md. Nothing of the appliance is
+imported.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.tools.anyio_service import background_trio_service
 from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
+
+from tests.interop.py.bench import EVERYBODY, Bench
 
 ECHO: Final = TProtocol("/echo/1.0.0")
 DIGEST: Final = TProtocol("/interop/digest/1.0.0")
@@ -79,6 +82,7 @@ class Peer:
         self.host = host
         self.circuits = circuits
         self.nursery = nursery
+        self.bench: Bench | None = None
         for protocol, handler in (
             (ECHO, self.serve_echo),
             (DIGEST, self.serve_digest),
@@ -238,8 +242,9 @@ class Peer:
     async def obey(self, line: str) -> None:
         command = json.loads(line)
         number, verb = command.pop("id"), command.pop("do")
-        body: Callable[..., Awaitable[Reply]] = getattr(self, verb)
         try:
+            owner = self if hasattr(self, verb) else self.bench
+            body: Callable[..., Awaitable[Reply]] = getattr(owner, verb)
             with trio.fail_after(DEADLINE):
                 reply = await body(**command)
         except Exception as error:  # noqa: BLE001 - whatever it was, the test is told
@@ -247,18 +252,18 @@ class Peer:
         say({**reply, "id": number})
 
 
-def limits(relay: dict[str, int]) -> RelayLimits:
+def limits(relay: dict[str, int], *, at_once: int) -> RelayLimits:
     return RelayLimits(
         duration=relay.get("seconds") or UNLIMITED >> 20,
         data=relay.get("bytes") or UNLIMITED,
-        max_circuit_conns=16,
-        max_reservations=16,
+        max_circuit_conns=at_once,
+        max_reservations=at_once,
         reservation_ttl=relay.get("reservation") or 3600,
     )
 
 
 async def main(options: dict[str, Any]) -> None:
-    keys, relay = generate_new_ed25519_identity(), options.get("relay")
+    keys, relay, bench = generate_new_ed25519_identity(), options.get("relay"), options.get("bench")
     noise = NoiseTransport(libp2p_keypair=keys, noise_privkey=new_x25519().private_key)
     host = new_host(
         key_pair=keys, sec_opt={NOISE: noise}, muxer_opt=create_yamux_muxer_option(),
@@ -267,13 +272,14 @@ async def main(options: dict[str, Any]) -> None:
         host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]),
         trio.open_nursery() as nursery,
     ):
-        circuit = CircuitV2Protocol(
-            host, limits(relay) if relay is not None else None, allow_hop=relay is not None
-        )
+        terms = limits(relay, at_once=EVERYBODY if bench else 16) if relay is not None else None
+        circuit = CircuitV2Protocol(host, terms, allow_hop=relay is not None)
         async with background_trio_service(circuit):
             # STOP only: with CLIENT it would reserve before every dial.
             circuits = CircuitV2Transport(host, circuit, RelayConfig(roles=RelayRole.STOP))
             peer = Peer(host, circuits, nursery)
+            if bench:
+                peer.bench = Bench(host, nursery)
             if options.get("dcutr"):
                 await nursery.start(run_dcutr, host)
             addrs = [str(addr) for addr in host.get_transport_addrs()]

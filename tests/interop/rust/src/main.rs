@@ -1,6 +1,8 @@
 //! A rust-libp2p peer for the interoperability tests: one host on loopback, driven by JSON lines.
 //! What each command means is said once, in tests/interop/README.md.
 
+mod bench;
+
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -10,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, channel::oneshot, future::try_join};
+use futures::{
+    AsyncReadExt, AsyncWriteExt, StreamExt,
+    channel::{mpsc, oneshot},
+    future::try_join,
+};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
     core::ConnectedPoint,
@@ -26,7 +32,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    task::spawn_local,
+    runtime::Builder,
+    task::{LocalSet, spawn_local},
     time::{sleep, timeout},
 };
 
@@ -38,7 +45,7 @@ const CHUNK: usize = 64 * 1024;
 /// This relay knows no other way to say "no limit".
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-type Fallible<T> = Result<T, Box<dyn Error>>;
+type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
@@ -65,6 +72,8 @@ struct State {
     dials: HashMap<ConnectionId, oneshot::Sender<Result<Value, String>>>,
     reservations: HashMap<PeerId, oneshot::Sender<Result<Value, String>>>,
     circuits: HashMap<PeerId, relay::client::Event>,
+    disconnects: HashMap<PeerId, oneshot::Sender<Result<Value, String>>>,
+    bench: Option<bench::Bench>,
 }
 
 type Shared = Rc<RefCell<State>>;
@@ -88,10 +97,15 @@ fn unhex(text: &str) -> Fallible<Vec<u8>> {
     Ok((0..text.len()).step_by(2).map(byte).collect::<Result<_, _>>()?)
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Fallible<()> {
+fn main() -> Fallible<()> {
     let options: Value = serde_json::from_str(&std::env::args().nth(1).unwrap_or_default())?;
-    tokio::task::LocalSet::new().run_until(run(options)).await
+    // A benchmark takes the runtime that applications take; a test needs no second thread.
+    let mut runtime = if options["bench"] == true {
+        Builder::new_multi_thread()
+    } else {
+        Builder::new_current_thread()
+    };
+    runtime.enable_all().build()?.block_on(LocalSet::new().run_until(run(options)))
 }
 
 fn build(options: &Value) -> Fallible<Swarm<Behaviour>> {
@@ -104,11 +118,15 @@ fn build(options: &Value) -> Fallible<Swarm<Behaviour>> {
             let terms = &options["relay"];
             let number = |name: &str| terms[name].as_u64().filter(|value| *value != 0);
             let relay = terms.is_object().then(|| {
-                let config = relay::Config {
-                    reservation_duration: Duration::from_secs(number("reservation").unwrap_or(3600)),
-                    max_circuit_duration: number("seconds").map_or(FOREVER, Duration::from_secs),
-                    max_circuit_bytes: number("bytes").unwrap_or(0),
-                    ..Default::default()
+                let config = if options["bench"] == true {
+                    bench::unlimited()
+                } else {
+                    relay::Config {
+                        reservation_duration: Duration::from_secs(number("reservation").unwrap_or(3600)),
+                        max_circuit_duration: number("seconds").map_or(FOREVER, Duration::from_secs),
+                        max_circuit_bytes: number("bytes").unwrap_or(0),
+                        ..Default::default()
+                    }
                 };
                 relay::Behaviour::new(me, config)
             });
@@ -125,7 +143,10 @@ fn build(options: &Value) -> Fallible<Swarm<Behaviour>> {
                 stream: stream::Behaviour::new(),
             }
         })?
-        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
+        .with_swarm_config(|config| {
+            let idle = if options["bench"] == true { FOREVER } else { Duration::from_secs(60) };
+            config.with_idle_connection_timeout(idle)
+        })
         .build();
     Ok(swarm)
 }
@@ -134,6 +155,11 @@ async fn run(options: Value) -> Fallible<()> {
     let mut swarm = build(&options)?;
     let state = Shared::default();
     serve(&swarm)?;
+    let (sender, mut orders) = mpsc::channel::<bench::Order>(1);
+    if options["bench"] == true {
+        let control = swarm.behaviour().stream.new_control();
+        state.borrow_mut().bench = Some(bench::Bench::new(control, sender)?);
+    }
     swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
@@ -142,6 +168,9 @@ async fn run(options: Value) -> Fallible<()> {
                 Some(line) => obey(&mut swarm, &state, serde_json::from_str(&line)?),
                 None => return Ok(()),
             },
+            Some((command, answer)) = orders.next() => {
+                let _ = answer.send(start(&mut swarm, &state, &command));
+            }
             event = swarm.select_next_some() => heard(&mut swarm, &state, event, &options),
         }
     }
@@ -259,7 +288,7 @@ fn start(swarm: &mut Swarm<Behaviour>, state: &Shared, command: &Value) -> Falli
         Some("disconnect") => {
             let peer = command["peer"].as_str().unwrap_or_default().parse()?;
             swarm.disconnect_peer_id(peer).map_err(|()| "not connected")?;
-            let _ = answer.send(Ok(json!({})));
+            state.borrow_mut().disconnects.insert(peer, answer);
         }
         _ => return Ok(None),
     }
@@ -267,6 +296,10 @@ fn start(swarm: &mut Swarm<Behaviour>, state: &Shared, command: &Value) -> Falli
 }
 
 async fn perform(control: stream::Control, state: Shared, command: &Value) -> Fallible<Value> {
+    if bench::VERBS.contains(&command["do"].as_str().unwrap_or_default()) {
+        let bench = state.borrow().bench.clone().ok_or("started without bench")?;
+        return bench.perform(control, command).await;
+    }
     let peer: PeerId = command["peer"].as_str().unwrap_or_default().parse()?;
     let size = command["bytes"].as_u64().unwrap_or(0) as usize;
     // One that the peer dialled may be on its way.
@@ -383,8 +416,12 @@ fn heard(
             }
             state.connections.push(conn);
         }
-        SwarmEvent::ConnectionClosed { connection_id, .. } => {
+        SwarmEvent::ConnectionClosed { connection_id, peer_id, .. } => {
             state.connections.retain(|conn| conn.id != connection_id);
+            if !state.connections.iter().any(|conn| conn.peer == peer_id) {
+                let answer = state.disconnects.remove(&peer_id);
+                let _ = answer.map(|answer| answer.send(Ok(json!({}))));
+            }
         }
         SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
             if let Some(answer) = state.dials.remove(&connection_id) {
