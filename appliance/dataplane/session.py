@@ -226,7 +226,8 @@ class Session:
     def credit(self, stream: MuxStream, consumed: int) -> None:
         now = trio.current_time()
         self._machine.credit(stream.stream_id, consumed, now=now, rtt=self._vigil.rtt)
-        if self._machine.backlog:
+        if self._machine.backlog or not self._vigil.measured:
+            # The first time while it is quiet: under load a ping also measures the queues.
             if (value := self._vigil.measure(now)) is not None:
                 self._machine.ping(value)
             self._touch()

@@ -54,6 +54,11 @@ class Vigil:
         self._next = (self._next + 1) & 0xFFFF_FFFF
         return self._next
 
+    @property
+    def measured(self) -> bool:
+        """Whether the round trip was asked for at all."""
+        return self._rtt_ping[0] >= 0
+
     def measure(self, now: float) -> int | None:
         """The value of a ping to send now for the round trip, if that was long ago."""
         if now - self._rtt_ping[1] < RTT_EVERY:

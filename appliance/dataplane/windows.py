@@ -1,8 +1,8 @@
 """Receive windows: how far a peer may be ahead of its reader, and how far that may grow.
 
 A window starts at 256 KiB, which the yamux specification fixes for both ends. Once half of it was
-read it is widened, and again whenever half of it went by in less than four round trips: the window
-was then what held the peer back. What all windows have grown by is bounded.
+read it is widened if that took less than four round trips, and so on: the window was then what held
+the peer back. What all windows have grown by is bounded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ MAX_WINDOW: Final = 4 * MIB
 """300 Mbit/s at 100 ms (go-yamux: 16 MiB, bounded by its resource manager)."""
 CONNECTION_GROWTH: Final = 4 * MIB
 """What the windows of one connection may have grown by, unless the plan says otherwise."""
+_LONG_PATH: Final = 0.005
+"""Seconds of a round trip from which a window begins with `READ_WINDOW`."""
 _ROUND_TRIPS: Final = 4.0
 """Half a window in less than this many round trips makes it grow (go-yamux: 4)."""
 
@@ -92,13 +94,18 @@ class ReceiveWindow:
         self, size: int, budget: WindowBudget, streams: int, now: float, rtt: float | None
     ) -> int:
         """The reader took `size` bytes: bytes to grant to the peer now, 0 for later."""
+        if not self._granted_at:
+            self._granted_at = now
         self._consumed += size
         if self._consumed < self.size // 2:
             return 0
-        if not self.grown:
-            self._grow_to(READ_WINDOW, budget, streams)
-        elif rtt is not None and now - self._granted_at < _ROUND_TRIPS * rtt:
-            self._grow_to(2 * self.size, budget, streams)
+        if rtt is None:
+            self._grow_to(READ_WINDOW if not self.grown else self.size, budget, streams)
+        elif now - self._granted_at < _ROUND_TRIPS * rtt:
+            # On a short path each doubling is a matter of milliseconds, and what is more than
+            # enough only queues in front of a slow reader.
+            enough = READ_WINDOW if rtt > _LONG_PATH else 0
+            self._grow_to(max(2 * self.size, enough), budget, streams)
         granted, self._consumed = self._consumed, 0
         self._left += granted
         self._granted_at = now

@@ -259,9 +259,10 @@ async def test_a_connection_whose_nonces_are_used_up_ends(autojump_clock: MockCl
         there = await ends[1].accept()
         assert await there.receive_some() == b"the last message"
         async with outcome_of(stream.receive_some) as outcome:
-            await stream.send_all(b"the last message but one may have been the last")
+            # An answer to a ping may have used one too.
             with pytest.raises(StreamReset):
-                await stream.send_all(b"one too many")
+                for _ in range(3):
+                    await stream.send_all(b"one too many")
         assert isinstance(outcome[0], StreamReset)
         await settle()
     assert [end.reason for end in ends] == [Reason.CONNECTION_LOST] * 2
