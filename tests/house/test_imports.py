@@ -51,7 +51,7 @@ ACTING: Final = frozenset(
 ACTING_CALLS: Final = frozenset({"open", "print", "input", "exec", "eval", "breakpoint"})
 READS_A_CLOCK: Final = frozenset({"now", "utcnow", "today"})
 
-# libp2p's plug points, and the only modules that touch it. The library's `__init__` costs 85 MB
+# libp2p's plug points, and the only modules that touch it. All of the library costs 85 MB
 # and its defects are worked around here; nothing else may depend on its shapes.
 TOUCH_LIBP2P: Final = frozenset(
     f"bridge/{name}.py"
