@@ -101,7 +101,7 @@ class ReceiveWindow:
             return 0
         if rtt is None:
             self._grow_to(READ_WINDOW if not self.grown else self.size, budget, streams)
-        elif now - self._granted_at < _ROUND_TRIPS * rtt:
+        elif now - self._granted_at <= _ROUND_TRIPS * rtt:
             # On a short path each doubling is a matter of milliseconds, and what is more than
             # enough only queues in front of a slow reader.
             enough = READ_WINDOW if rtt > _LONG_PATH else 0
