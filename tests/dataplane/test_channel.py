@@ -258,11 +258,14 @@ async def test_a_connection_whose_nonces_are_used_up_ends(autojump_clock: MockCl
         await stream.send_all(b"the last message")
         there = await ends[1].accept()
         assert await there.receive_some() == b"the last message"
+
+        async def use_up() -> None:
+            for _ in range(3):  # an answer to a ping may have used one too
+                await stream.send_all(b"one too many")
+
         async with outcome_of(stream.receive_some) as outcome:
-            # An answer to a ping may have used one too.
             with pytest.raises(StreamReset):
-                for _ in range(3):
-                    await stream.send_all(b"one too many")
+                await use_up()
         assert isinstance(outcome[0], StreamReset)
         await settle()
     assert [end.reason for end in ends] == [Reason.CONNECTION_LOST] * 2
