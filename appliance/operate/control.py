@@ -14,6 +14,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -159,7 +160,9 @@ def query(
         ):
             connection.settimeout(timeout)
             connection.connect(name)
-            connection.sendall(request)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                # Whoever is busy says so and hangs up before it hears what we want.
+                connection.sendall(request)
             answer = _receive_line(connection, deadline)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         raise ApplianceError(

@@ -318,7 +318,9 @@ def test_only_a_reader_that_is_faster_than_the_round_trip_gets_more() -> None:
     read(machine, 1, HALF, now=0.0)
     half = READ_WINDOW // 2
     assert read(machine, 1, half, now=0.001) == half, "the round trip is not known yet"
-    assert read(machine, 1, half, now=0.401, rtt=0.1) == half, "four round trips: slow enough"
+    assert read(machine, 1, half, now=0.402, rtt=0.1) == half, (
+        "beyond four round trips: slow enough"
+    )
     assert read(machine, 1, half, now=0.8, rtt=0.1) == half + READ_WINDOW
     assert read(machine, 1, READ_WINDOW, now=0.9, rtt=0.1) == READ_WINDOW + MAX_WINDOW // 2
     assert read(machine, 1, MAX_WINDOW // 2, now=1.0, rtt=0.1) == MAX_WINDOW // 2, "and no more"

@@ -168,6 +168,24 @@ async def test_clients_are_bounded(tmp_path: Path) -> None:
         assert await ask(path, "status")
 
 
+async def test_a_refusal_is_heard_though_the_request_did_not_get_through(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b'{"ok": false, "error": "the appliance is busy"}\n')
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, refuse)
+            # More than a socket holds: sending cannot be over before the other side hangs up.
+            with pytest.raises(ApplianceError, match="busy"):
+                await ask(path, "status", padding="x" * 4_000_000)
+
+
 async def test_two_appliances_cannot_share_a_socket(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     async with serving(path):
