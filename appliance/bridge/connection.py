@@ -98,7 +98,7 @@ class Connection:
         try:
             yield stream
             await stream.aclose()
-        except BaseException:
+        except BaseException:  # Cancelled too: an exchange that failed half-way is not closed
             stream.reset()
             raise
 

@@ -171,7 +171,7 @@ class KaspaStreams:
             if isinstance(error, OSError):
                 why = (error.strerror or str(error)).lower()
             raise Refused(Reason.NODE_UNREACHABLE, f"{self.node}: {why}") from error
-        except BaseException:
+        except BaseException:  # Cancelled: nobody else knows the socket
             sock.close()
             raise
         self.node_reachable = True
@@ -243,7 +243,7 @@ async def _piped(
         return await pipe(node, stream, entry.counts, on_first_backward=on_first)
     try:
         await stream.flush()
-    except BaseException as error:
+    except BaseException as error:  # Cancelled too: no pipe runs yet that would reset them
         node.reset()
         stream.reset()
         if isinstance(error, StreamReset):

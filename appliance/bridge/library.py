@@ -97,11 +97,11 @@ class PostponedPackage(ModuleType):
             _ = sys.modules[parent].__path__
         if type(self) is PostponedPackage:  # its parents' code may have run it
             # An ordinary module from here on: what is missing while its code runs, is missing.
-            self.__class__ = ModuleType  # type: ignore[assignment]
+            self.__class__ = ModuleType  # type: ignore[assignment]  # typeshed: its own class only
             self.__path__ = where
             try:
                 spec.loader.exec_module(self)
-            except BaseException:
+            except BaseException:  # whatever its code raised: who asks next runs it again
                 del self.__path__
                 self.__class__ = PostponedPackage
                 raise

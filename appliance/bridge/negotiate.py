@@ -149,7 +149,7 @@ class NegotiatedStream:
             prefix, self._prefix = self._prefix, b""
             try:
                 await self.inner.send_all(prefix + bytes(data))
-            except BaseException:
+            except BaseException:  # Cancelled too
                 # Later bytes without the whole proposal in front of them would be garbage.
                 self.inner.reset()
                 raise

@@ -142,10 +142,10 @@ class RelayService:
             target = await self._knock(conn.peer_id, target_id)
             try:
                 await stream.send_message(encode_hop_status(OK, limit=self._limit))
-            except BaseException:
+            except BaseException:  # Cancelled too: nobody else knows the target's stream yet
                 target.reset()
                 raise
-        except BaseException:
+        except BaseException:  # Cancelled too: its place is free again
             self.table.close_circuit(number)
             raise
         circuit = Circuit(self._host, conn.peer_id, target_id, self._circuit_over)

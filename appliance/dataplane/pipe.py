@@ -87,7 +87,7 @@ async def pipe(
         if end.clean:
             await left.aclose()
             await right.aclose()
-    except BaseException:
+    except BaseException:  # Cancelled too, also between the two closes
         end = None
         raise
     finally:

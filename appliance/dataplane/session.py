@@ -2,28 +2,19 @@
 
 `Session` is our interface to any muxer: `open_stream`, an `on_stream` callback for what the peer
 opens, `ping`, `close`, and `closed_reason` afterwards. The connection's owner runs `run()`.
-
-Whoever has something to send pumps it into the carrier at once; only while the carrier is full is
-there a second task, which waits for room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import trio
 
 from appliance.dataplane.buffers import borrow, give_back
-from appliance.dataplane.fair import Turns
-from appliance.dataplane.muxstream import MuxStream
-from appliance.dataplane.plane import Plane
-from appliance.dataplane.streams import BATCH, Carrier
-from appliance.dataplane.unread import Unread
-from appliance.dataplane.vigil import Look, Vigil
-from appliance.dataplane.yamux import (
-    HEADER_SIZE,
+from appliance.dataplane.frames import (
     DataReceived,
     EofReceived,
     Event,
@@ -33,8 +24,14 @@ from appliance.dataplane.yamux import (
     StreamOpened,
     StreamRefused,
     WindowOpened,
-    Yamux,
 )
+from appliance.dataplane.muxstream import MuxStream
+from appliance.dataplane.outbound import Outbound
+from appliance.dataplane.plane import Plane
+from appliance.dataplane.streams import BATCH, Carrier
+from appliance.dataplane.unread import Unread
+from appliance.dataplane.vigil import Look, Vigil
+from appliance.dataplane.yamux import Yamux
 from appliance.errors import Fault, LocalProtocolError, StreamReset
 from appliance.reasons import Reason
 
@@ -54,10 +51,9 @@ class Session:
     """
 
     __slots__ = (
-        "_blocked", "_carrier", "_closing", "_finishing", "_going_away", "_heard", "_idle",
-        "_machine", "_making_room", "_nursery", "_parked", "_pings", "_plane", "_pumping", "_scope",
-        "_streams", "_touched", "_turns", "_unread", "_vigil", "_violation", "closed",
-        "closed_detail", "closed_reason", "peer_going_away", "released", "streams_refused",
+        "_carrier", "_closing", "_finishing", "_going_away", "_heard", "_machine", "_outbound",
+        "_parked", "_pings", "_scope", "_streams", "_unread", "_vigil", "_violation", "closed",
+        "closed_detail", "closed_reason", "peer_going_away", "plane", "released", "streams_refused",
     )  # fmt: skip
 
     def __init__(
@@ -69,23 +65,20 @@ class Session:
         plane: Plane | None = None,
     ) -> None:
         self._carrier = carrier
-        self._plane = plane or Plane()
-        self._machine = Yamux(client=client, max_inbound=max_inbound, windows=self._plane.windows())
-        self._turns: Turns[MuxStream] = Turns()
+        self.plane: Final = plane or Plane()
+        self._machine = Yamux(client=client, max_inbound=max_inbound, windows=self.plane.windows())
+        lost = partial(self.abort, Reason.CONNECTION_LOST)
+        self._outbound = Outbound(carrier, self._machine, self.plane, lost)
         self._streams: dict[int, MuxStream] = {}
         # Streams that we closed and the peer did not, with the time of their end.
         self._closing: dict[int, float] = {}
         self._pings: dict[int, trio.Event] = {}
         self._vigil = Vigil()
         self._scope: trio.CancelScope | None = None
-        self._nursery: trio.Nursery | None = None
-        self._touched = self._pumping = self._finishing = False
-        # The carrier is full, and whether the task runs that waits for room.
-        self._blocked = self._making_room = False
+        self._finishing = False
         # Whether the reader waits for its carrier, and will not flush what others leave behind.
         self._parked = True
-        self._idle = trio.Event()
-        self._unread = Unread(self._plane)
+        self._unread = Unread(self.plane)
         self._heard = trio.Event()
         # The peer's fault, from when it was noticed: it comes before what follows from it.
         self._violation: Reason | None = None
@@ -105,10 +98,6 @@ class Session:
         return self._vigil.first_heard
 
     @property
-    def plane(self) -> Plane:
-        return self._plane
-
-    @property
     def unread(self) -> int:
         """Bytes that came on streams and were not used up yet."""
         return self._unread.held
@@ -126,10 +115,9 @@ class Session:
         """
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
                 self._vigil.begin(trio.current_time())
-                self._touch()
-                self._plane.flush()
+                self._outbound.begin(nursery)
+                self.plane.flush()
                 try:
                     while not await self._read_until(self._vigil.look_at, on_stream):
                         self._look()
@@ -138,10 +126,10 @@ class Session:
                     self._end(Reason.CONNECTION_LOST)
                     nursery.cancel_scope.cancel()
         finally:
-            self._nursery = None
+            self._outbound.let_go()
             self._carrier.reset()
             self.released.set()
-            self._plane.flush()
+            self.plane.flush()
         assert self.closed_reason is not None
         return self.closed_reason
 
@@ -151,7 +139,7 @@ class Session:
         if self._scope is not None:
             self._scope.cancel()
         self._finishing = True
-        self._plane.flush()
+        self.plane.flush()
 
     async def close(self, reason: Reason, *, patience: float = 1.0) -> None:
         """Say go-away, flush what streams have sent, end our half and wait for the peer's.
@@ -163,7 +151,7 @@ class Session:
                 if self._going_away is None and not self.closed.is_set():
                     self._going_away = reason
                     self._machine.go_away(_GO_AWAY_NORMAL)
-                    await self._flushed()
+                    await self._outbound.flushed()
                     if not self.closed.is_set():
                         self._end(reason)
                         # In order: a reset would destroy what is still on its way.
@@ -183,8 +171,8 @@ class Session:
         except LocalProtocolError as error:
             raise StreamReset(error.detail) from None
         stream = self._streams[stream_id] = MuxStream(self, stream_id)
-        self._touch()
-        self._plane.flush()
+        self._outbound.touch()
+        self.plane.flush()
         return stream
 
     async def ping(self) -> float:
@@ -193,7 +181,7 @@ class Session:
             raise StreamReset(Reason.CONNECTION_LOST.value)
         value, started = self._ask(), trio.current_time()
         answered = self._pings[value] = trio.Event()
-        self._plane.flush()
+        self.plane.flush()
         try:
             await answered.wait()
         finally:
@@ -208,16 +196,18 @@ class Session:
         return self._machine.send_window(stream.stream_id)
 
     def offer(self, stream: MuxStream) -> None:
-        self._turns.join(stream)
-        self._touch()
+        self._outbound.offer(stream)
+
+    def pump(self) -> None:
+        self._outbound.pump()
 
     def flush(self) -> None:
-        self._plane.flush()
+        self.plane.flush()
 
     def flush_credit(self) -> None:
         """Grants may wait for the reader's next step, if it comes without waiting."""
         if self._parked:
-            self._plane.flush()
+            self.plane.flush()
 
     def add_unread(self, size: int) -> None:
         if not self.closed.is_set():
@@ -230,7 +220,7 @@ class Session:
             # The first time while it is quiet: under load a ping also measures the queues.
             if (value := self._vigil.measure(now)) is not None:
                 self._machine.ping(value)
-            self._touch()
+            self._outbound.touch()
         self.forget_if_over(stream)
 
     def send_eof(self, stream: MuxStream) -> None:
@@ -238,98 +228,19 @@ class Session:
         with suppress(LocalProtocolError):
             self._machine.send_eof(stream.stream_id)
         self.forget_if_over(stream)
-        self._touch()
+        self._outbound.touch()
 
     def reset_stream(self, stream: MuxStream) -> None:
         self._machine.reset(stream.stream_id)
-        self._turns.leave(stream)
+        self._outbound.leave(stream)
         self._streams.pop(stream.stream_id, None)
         self._closing.pop(stream.stream_id, None)
-        self._touch()
+        self._outbound.touch()
 
     def reset_unless_it_ends(self, stream: MuxStream) -> None:
         """Nobody reads this stream any more, but its end of file is still welcome for a while."""
         if stream.stream_id in self._streams:
             self._closing[stream.stream_id] = trio.current_time() + CLOSE_LINGER
-
-    # --- sending
-
-    def _touch(self) -> None:
-        if not self._touched:
-            self._touched = True
-            self._plane.touch(self)
-
-    def pump(self) -> None:
-        """Frames into the carrier, for as long as it takes them. No checkpoint, no exception."""
-        self._touched = False
-        if self._pumping or self._nursery is None or self.closed.is_set():
-            return
-        self._pumping = True
-        batch = borrow()
-        try:
-            while not self._blocked:
-                if self._carrier.sending:
-                    self._blocked = True
-                    if not self._making_room:
-                        self._making_room = True
-                        self._nursery.start_soon(self._make_room)
-                elif size := self._fill(batch[:BATCH]):
-                    self._carrier.send_nowait(batch[:size])
-                else:
-                    self._idle.set()
-                    break
-        except StreamReset:
-            self.abort(Reason.CONNECTION_LOST)
-        finally:
-            give_back(batch)
-            self._pumping = False
-
-    def _fill(self, batch: memoryview) -> int:
-        """Frames of everybody whose turn it is: answers first, then payload. Bytes written."""
-        machine, turns = self._machine, self._turns
-        size = machine.write_control(batch) if machine.backlog else 0
-        room = len(batch) - size
-        while room > HEADER_SIZE and turns and (stream := turns.next()) is not None:
-            most = room if turns.alone else stream.deficit
-            frame = batch[size:]
-            wrote = machine.write_data(stream.stream_id, stream.head[:most], frame)
-            stream.taken(wrote)
-            # What comes in crumbs goes on in one frame.
-            while stream.head and wrote < most and (
-                more := machine.extend_data(
-                    stream.stream_id, stream.head[: most - wrote], frame, wrote
-                )
-            ):  # fmt: skip
-                wrote += more
-                stream.taken(more)
-            stream.deficit -= wrote
-            size += HEADER_SIZE + wrote
-            room -= HEADER_SIZE + wrote
-        return size
-
-    async def _make_room(self) -> None:
-        """Until the carrier has taken what it was given, and all that followed."""
-        try:
-            while self._blocked:
-                await self._carrier.drain()
-                self._blocked = False
-                self.pump()
-                self._plane.flush()
-        except StreamReset:
-            self.abort(Reason.CONNECTION_LOST)
-        finally:
-            self._making_room = False
-
-    async def _flushed(self) -> None:
-        """Returns once the carrier has taken every frame, or the session is over."""
-        while not self.closed.is_set():
-            self._touch()
-            self._plane.flush()
-            if not self._blocked and not self._machine.backlog and not self._turns:
-                return
-            if self._idle.is_set():
-                self._idle = trio.Event()
-            await self._idle.wait()
 
     # --- receiving
 
@@ -357,7 +268,7 @@ class Session:
                 if size >= BATCH // 2:
                     await trio.lowlevel.checkpoint()
                 else:
-                    self._plane.flush()
+                    self.plane.flush()
                     self._parked = True
                     await carrier.wait_receivable()
         except StreamReset as error:
@@ -369,7 +280,7 @@ class Session:
                 if fault.reason is not Reason.NOISE_VIOLATION:
                     self._machine.go_away(_GO_AWAY_PROTOCOL)
                     with trio.move_on_after(_LAST_WORDS):
-                        await self._flushed()
+                        await self._outbound.flushed()
             finally:
                 self._end(fault.reason)
 
@@ -386,17 +297,16 @@ class Session:
             self._violation = fault.reason
             raise
         finally:
-            self._plane.settle()
+            self.plane.settle()
             give_back(buffer)
 
     def _received(self, data: memoryview, on_stream: Callable[[MuxStream], None]) -> None:
         self._vigil.heard(trio.current_time())
-        if not self._heard.is_set():
-            self._heard.set()
+        self._heard.set()
         for event in self._machine.receive(data):
             self._handle(event, on_stream)
         if self._machine.backlog:
-            self._touch()
+            self._outbound.touch()
 
     def _handle(self, event: Event, on_stream: Callable[[MuxStream], None]) -> None:
         match event:
@@ -423,7 +333,7 @@ class Session:
             case ResetReceived(stream_id):
                 if (known := self._streams.pop(stream_id, None)) is not None:
                     self._closing.pop(stream_id, None)
-                    self._turns.leave(known)
+                    self._outbound.leave(known)
                     known.mark_reset(Reason.PEER_RESET.value)
             case PongReceived(value):
                 self._vigil.answered(value)
@@ -451,7 +361,7 @@ class Session:
     def _ask(self) -> int:
         value = self._vigil.new_ping()
         self._machine.ping(value)
-        self._touch()
+        self._outbound.touch()
         return value
 
     def _look(self) -> None:
@@ -467,7 +377,7 @@ class Session:
             self.abort(Reason.PING_TIMEOUT)
         else:
             self._ask()
-            self._plane.flush()
+            self.plane.flush()
 
     def _end(self, reason: Reason) -> None:
         if self.closed.is_set():
@@ -477,6 +387,7 @@ class Session:
         reason = self._violation or reason
         self.closed_reason = reason
         self.closed.set()
+        self._outbound.end()
         for stream in list(self._streams.values()):
             if not stream.over:
                 stream.mark_reset(reason.value, connection=True)
@@ -484,6 +395,5 @@ class Session:
         self._closing.clear()
         for answered in self._pings.values():
             answered.set()
-        self._idle.set()
         self._machine.end()
         self._unread.end()

@@ -63,7 +63,7 @@ class TcpStream:
             self._tune()
             self.local = _endpoint(self._sock.getsockname())
             self.remote = _endpoint(self._sock.getpeername())
-        except BaseException:
+        except BaseException:  # whatever it is: the socket has no other owner
             self._sock.close()
             raise
 

@@ -10,11 +10,27 @@ what leaves is written where the driver wants it (`write_data`).
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
+from appliance.dataplane.frames import (
+    ACK,
+    FIN,
+    HEADER,
+    HEADER_SIZE,
+    LENGTH,
+    RST,
+    SYN,
+    DataReceived,
+    EofReceived,
+    Event,
+    GoAwayReceived,
+    Kind,
+    PongReceived,
+    ResetReceived,
+    StreamOpened,
+    StreamRefused,
+    WindowOpened,
+)
 from appliance.dataplane.windows import INITIAL_WINDOW, ReceiveWindow, WindowBudget
 from appliance.errors import LocalProtocolError, RemoteProtocolError
 from appliance.reasons import Reason
@@ -28,93 +44,6 @@ MAX_CONTROL_BACKLOG: Final = 256 * KIB
 """Unsent answers to pings and new streams; more means that the peer floods and does not read."""
 _MAX_WINDOW: Final = 0xFFFF_FFFF
 _MAX_STREAM_ID: Final = 0xFFFF_FFFF
-
-_HEADER: Final = struct.Struct("!BBHII")
-HEADER_SIZE: Final = _HEADER.size
-_LENGTH: Final = struct.Struct("!I")
-
-SYN, ACK, FIN, RST = 0x1, 0x2, 0x4, 0x8
-
-
-class Kind(IntEnum):
-    """The frame types."""
-
-    DATA = 0
-    WINDOW_UPDATE = 1
-    PING = 2
-    GO_AWAY = 3
-
-
-@dataclass(frozen=True, slots=True)
-class StreamOpened:
-    """The peer opened a stream and it was within the limit."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class StreamRefused:
-    """The peer opened one stream too many; it was reset."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class DataReceived:
-    """Payload of a stream, as it came; `credit` must be called as it is consumed.
-
-    `data` is a part of what `receive` was given, and good for as long as that is.
-    """
-
-    stream_id: int
-    data: memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class EofReceived:
-    """The peer will send no more on this stream."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class ResetReceived:
-    """The stream is gone in both directions."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class WindowOpened:
-    """We may send again on this stream."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class PongReceived:
-    """The answer to our ping of this value."""
-
-    value: int
-
-
-@dataclass(frozen=True, slots=True)
-class GoAwayReceived:
-    """The peer takes no new streams: 0 normal, 1 protocol error, 2 internal error."""
-
-    code: int
-
-
-Event = (
-    StreamOpened
-    | StreamRefused
-    | DataReceived
-    | EofReceived
-    | ResetReceived
-    | WindowOpened
-    | PongReceived
-    | GoAwayReceived
-)
 
 
 class _Stream:
@@ -133,9 +62,9 @@ class Yamux:
     """One end of a yamux connection.
 
     `max_inbound` is the number of streams that the peer may have open at once, `windows` what
-    receive windows may grow by altogether. A stream that the
-    peer resets gives its place back with the next call of `receive`: until then its owner did not
-    even have a chance to notice, and a flood of open and reset would be a flood of owners.
+    receive windows may grow by altogether. A stream that the peer resets gives its place back with
+    the next call of `receive`: until then its owner did not even have a chance to notice, and a
+    flood of open and reset would be a flood of owners.
     """
 
     def __init__(
@@ -164,7 +93,7 @@ class Yamux:
 
     @property
     def backlog(self) -> int:
-        """Bytes of frames not yet taken by `data_to_send`."""
+        """Bytes of frames not yet taken by `write_control`."""
         return len(self._out)
 
     @property
@@ -175,13 +104,6 @@ class Yamux:
         """Bytes that the peer is ready to take on this stream; 0 if the stream is gone."""
         stream = self._streams.get(stream_id)
         return 0 if stream is None else stream.send_window
-
-    def data_to_send(self) -> bytes:
-        """All frames so far, in order; the backlog is empty afterwards."""
-        out = bytes(self._out)
-        self._out.clear()
-        self._control_backlog = 0
-        return out
 
     def write_control(self, into: memoryview) -> int:
         """Move frames of the backlog into `into`, as far as there is room; the bytes written."""
@@ -213,7 +135,7 @@ class Yamux:
         if size <= 0:
             return 0
         stream.send_window -= size
-        _HEADER.pack_into(into, 0, 0, Kind.DATA, 0, stream_id, size)
+        HEADER.pack_into(into, 0, 0, Kind.DATA, 0, stream_id, size)
         into[HEADER_SIZE : HEADER_SIZE + size] = data[:size]
         return size
 
@@ -231,7 +153,7 @@ class Yamux:
         stream.send_window -= size
         start = HEADER_SIZE + have
         frame[start : start + size] = data[:size]
-        _LENGTH.pack_into(frame, HEADER_SIZE - _LENGTH.size, have + size)
+        LENGTH.pack_into(frame, HEADER_SIZE - LENGTH.size, have + size)
         return size
 
     def send_eof(self, stream_id: int) -> None:
@@ -298,7 +220,7 @@ class Yamux:
                     self._flags_behind(events, self._body_stream, self._body_flags)
                 continue
             if not self._head and end - position >= HEADER_SIZE:
-                fields = _HEADER.unpack_from(view, position)
+                fields = HEADER.unpack_from(view, position)
                 position += HEADER_SIZE
             else:
                 missing = HEADER_SIZE - len(self._head)
@@ -306,7 +228,7 @@ class Yamux:
                 position += missing
                 if len(self._head) < HEADER_SIZE:
                     break
-                fields = _HEADER.unpack(self._head)
+                fields = HEADER.unpack(self._head)
                 self._head.clear()
             version, kind, flags, stream_id, length = fields
             if not (version or kind or flags) and 0 < length <= end - position:
@@ -438,7 +360,7 @@ class Yamux:
             self._body_stream = 0
 
     def _frame(self, kind: Kind, flags: int, stream_id: int, length: int) -> None:
-        self._out += _HEADER.pack(0, kind, flags, stream_id, length)
+        self._out += HEADER.pack(0, kind, flags, stream_id, length)
 
     def _control(self, kind: Kind, flags: int, stream_id: int, length: int) -> None:
         """A frame that the peer provoked."""

@@ -11,12 +11,11 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import trio
 
-from appliance.bridge.circuits import CircuitAcceptor, dial_through
+from appliance.bridge.circuits import CircuitAcceptor
 from appliance.bridge.connection import Connection
 from appliance.bridge.host import Host, HostLimits
 from appliance.bridge.identity import Identity
@@ -28,19 +27,23 @@ from appliance.errors import Fault, StreamReset
 from appliance.network import Endpoint
 from appliance.policy.relaying import RelayLimits
 from appliance.reasons import Reason
-from tests.interop.ours import describe, parse
+from tests.interop.bench import (
+    EVERYBODY,
+    READY,
+    SMALL_SIZE,
+    WRITE_SIZE,
+    Close,
+    Flood,
+    Reply,
+    timed,
+)
+from tests.interop.ours import best, connect, describe, parse, reserve
 
 SINK: Final = "/bench/sink/1.0.0"
 SMALL: Final = "/bench/echo/1.0.0"
-READY: Final = b"+"
-WRITE_SIZE: Final = 64 * 1024
-SMALL_SIZE: Final = 64
-EVERYBODY: Final = 1 << 20
-"""More than any benchmark has of anything."""
 DEADLINE: Final = 30.0
 """Seconds for a command."""
 
-Reply = dict[str, Any]
 Verb = Callable[..., Awaitable[Reply]]
 
 
@@ -105,37 +108,10 @@ async def serve_small(stream: NegotiatedStream, _: Connection) -> None:
         await stream.aclose()
 
 
-async def timed(
-    count: int, seconds: float, body: Callable[[], Awaitable[NegotiatedStream | None]]
-) -> Reply:
-    """Run `body` so many times, or for so long; microseconds of each. What it returns is closed."""
-    taken: list[int] = []
-    until = time.perf_counter() + seconds
-    while len(taken) < count and time.perf_counter() < until:
-        began = time.perf_counter()
-        opened = await body()
-        taken.append(round((time.perf_counter() - began) * 1e6))
-        if opened is not None:
-            await opened.aclose()
-    return {"us": taken}
-
-
 async def settle() -> Reply:
     """Collect garbage, so that what is left is what is held."""
     gc.collect()
     return {"tasks": trio.lowlevel.current_statistics().tasks_living}
-
-
-@dataclass
-class Flood:
-    """A set of streams that are being written to."""
-
-    stop: bool = False
-    sent: int = 0
-    confirmed: int = 0
-    running: int = 0
-    faults: set[str] = field(default_factory=set)
-    over: trio.Event = field(default_factory=trio.Event)
 
 
 class BenchPeer:
@@ -169,16 +145,12 @@ class BenchPeer:
 
     async def _to(self, peer_id: str) -> Connection:
         """A connection to the peer: one that it dialled may be on its way."""
-        while not (conns := [c for c in self.host.connections(peer_id) if not c.closed]):  # noqa: ASYNC110 - a harness may poll
+        while (conn := best(self.host, peer_id)) is None:  # noqa: ASYNC110 - a harness may poll
             await trio.sleep(0.01)
-        return self.host.direct_to(peer_id) or conns[0]
+        return conn
 
     async def _connect(self, addr: str) -> Reply:
-        endpoint, peer_id, target = parse(addr)
-        conn = await self.host.connect(endpoint, peer_id)
-        if target is not None:
-            conn = await dial_through(self.host, conn, target)
-        return describe(conn)
+        return describe(await connect(self.host, addr))
 
     async def _disconnect(self, peer: str) -> Reply:
         for conn in self.host.connections(peer):
@@ -186,15 +158,7 @@ class BenchPeer:
         return {}
 
     async def _reserve(self, addr: str) -> Reply:
-        endpoint, peer_id, _ = parse(addr)
-        made = trio.Event()
-        self._keeper.on_outcome.append(lambda _state, _ok: made.set())
-        self._nursery.start_soon(self._keeper.keep, endpoint, peer_id)
-        await made.wait()
-        state = self._keeper.relays[peer_id]
-        if state.failure is not None:
-            raise state.failure
-        return {"expires": state.expires}
+        return {"expires": (await reserve(self._nursery, self._keeper, addr)).expires}
 
     # --- bulk
 
@@ -227,12 +191,7 @@ class BenchPeer:
                 flood.over.set()
 
     async def _end_flood(self) -> Reply:
-        flood = self._flood
-        flood.stop = True
-        await flood.over.wait()
-        if flood.faults:
-            raise ConnectionError("; ".join(sorted(flood.faults)))
-        return {"sent": flood.sent, "confirmed": flood.confirmed}
+        return await self._flood.end()
 
     async def _sunk(self) -> Reply:
         return {"at": time.monotonic(), "bytes": self._sinks}
@@ -242,10 +201,10 @@ class BenchPeer:
     async def _rtt(self, peer: str, count: int, seconds: float, fresh: bool = False) -> Reply:
         conn = await self._to(peer)
 
-        async def once() -> NegotiatedStream:
+        async def once() -> Close:
             stream = conn.open(SMALL)
             await exchange(stream)
-            return stream
+            return stream.aclose
 
         if fresh:
             return await timed(count, seconds, once)

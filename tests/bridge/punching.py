@@ -7,6 +7,7 @@ import random
 import pytest
 import trio
 
+from appliance.bridge import puncher
 from appliance.bridge.connection import Connection
 from appliance.bridge.host import Host
 from appliance.bridge.messages import decode_dcutr, encode_dcutr
@@ -15,12 +16,20 @@ from appliance.bridge.puncher import Puncher
 from appliance.errors import StreamReset
 from appliance.network import Endpoint
 from appliance.reasons import Reason
+from appliance.wire import redial
 from appliance.wire.dcutr import PROTOCOL, Message
-from tests.bridge.world import RelayHost, World
+from tests.bridge.world import EVERY_IPV4, RelayHost, World
 
-EVERYWHERE = (Endpoint("0.0.0.0", 0),)
+EVERYWHERE = (EVERY_IPV4,)
 """Listening here, a host announces only what it declares or what others observe."""
 IDENTIFY = "/ipfs/id/1.0.0"
+
+
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three rounds in a second."""
+    monkeypatch.setattr(redial, "WINDOW", 0.2)
+    monkeypatch.setattr(puncher, "LISTENER_GRACE", 0.1)
+    monkeypatch.setattr(puncher, "EXCHANGE_DEADLINE", 0.3)
 
 
 async def punching(world: World, *hosts: Host) -> None:

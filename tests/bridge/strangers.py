@@ -17,6 +17,7 @@ from appliance.bridge.secure import Noise
 from appliance.dataplane.secure import SecureStream
 from appliance.dataplane.session import MuxStream, Session
 from appliance.dataplane.tcp import TcpStream
+from appliance.errors import StreamReset
 from appliance.network import Endpoint
 from tests.bridge.world import World, endpoint_of, until
 
@@ -55,6 +56,13 @@ async def session_to(
     world.nursery.start_soon(session.run, on_stream)
     await until(lambda: len(host.connections()) > before)
     return session
+
+
+async def ended(stream: NegotiatedStream) -> None:
+    """Wait until the host reset or closed the stream."""
+    with trio.fail_after(5), contextlib.suppress(StreamReset):
+        while await stream.receive_some():
+            pass
 
 
 async def ping(conn: Connection, data: bytes = b"p" * 32) -> bytes:

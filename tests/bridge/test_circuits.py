@@ -28,9 +28,7 @@ from appliance.errors import Fault, Refused, StreamReset
 from appliance.reasons import Reason
 from appliance.wire.circuit import HOP, OK, STOP, Limit
 from tests.bridge.strangers import assert_serves, ping
-from tests.bridge.world import World, small_world, until
-
-NOBODY = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+from tests.bridge.world import NOBODY, World, small_world, until
 
 Serve = Callable[[NegotiatedStream, Connection], Awaitable[None]]
 

@@ -25,6 +25,7 @@ from appliance.policy.loopback import NETWORK
 from appliance.reasons import Reason
 from appliance.units import KIB, MIB
 from tests.bridge.world import World, logged, small_world, until
+from tests.dataplane.sessions import read_to_end
 
 LIMITS = InboundLimits(8, 8, 8)
 
@@ -92,18 +93,9 @@ async def refused(conn: Connection) -> None:
         await stream.receive_some()
 
 
-async def whole(stream: TcpStream | NegotiatedStream) -> bytes:
-    """All up to the end of file."""
-    data = bytearray()
-    with trio.fail_after(20):
-        while part := await stream.receive_some():
-            data += part
-    return bytes(data)
-
-
 async def reset_seen(stream: TcpStream | NegotiatedStream) -> None:
     with pytest.raises(StreamReset):
-        await whole(stream)
+        await read_to_end(stream)
 
 
 # --- what the node sees
@@ -139,11 +131,11 @@ async def test_bytes_pass_unchanged_and_are_counted(caplog: pytest.LogCaptureFix
 
         world.nursery.start_soon(ask)
         accepted = await beside.accept()
-        assert await whole(accepted) == question
+        assert await read_to_end(accepted) == question
         assert [entry.path for entry in streams.open] == ["direct"]
         await accepted.send_all(answer)
         await accepted.aclose()
-        assert await whole(stream) == answer
+        assert await read_to_end(stream) == answer
         await until(lambda: logged(caplog, "kaspa_stream_closed"))
         assert b.telemetry.kaspa_bytes == {"in": len(question), "out": len(answer)}
         assert b.telemetry.kaspa_streams == {("inbound", "direct"): 1}
@@ -163,10 +155,10 @@ async def test_half_close_is_carried_and_the_other_half_lives_on(first: str) -> 
         assert await accepted.receive_some() == b"hello"
         early, late = (stream, accepted) if first == "peer" else (accepted, stream)
         await early.send_eof()
-        assert await whole(late) == b""
+        assert await read_to_end(late) == b""
         await late.send_all(b"still here")
         await late.send_eof()
-        assert await whole(early) == b"still here"
+        assert await read_to_end(early) == b"still here"
 
 
 @pytest.mark.parametrize("first", ["peer", "node"])
@@ -349,7 +341,7 @@ async def test_an_unlimited_circuit_carries_it() -> None:
         assert (entry.path, entry.relay, entry.direction) == ("relayed", relay.peer_id, "inbound")
         assert entry.local == str(accepted.remote)
         await accepted.aclose()
-        assert await whole(stream) == b""
+        assert await read_to_end(stream) == b""
 
 
 # --- memory, shutdown

@@ -34,6 +34,7 @@ from tests.bridge.hops import (
 )
 from tests.bridge.strangers import ping
 from tests.bridge.world import (
+    NOBODY,
     RelayHost,
     World,
     logged,
@@ -270,7 +271,7 @@ def _saying(message: bytes) -> Refusal:
     return make
 
 
-STRANGER = base58.b58decode("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN")
+STRANGER = base58.b58decode(NOBODY)
 
 
 @pytest.mark.parametrize(

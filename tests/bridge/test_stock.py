@@ -14,6 +14,7 @@ import base58
 import pytest
 import trio
 from libp2p import new_host
+from libp2p.abc import IHost
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb import circuit_pb2
 from libp2p.relay.circuit_v2.protocol import CircuitV2Protocol
@@ -33,21 +34,21 @@ from tests.bridge.world import World, until
 
 
 @asynccontextmanager
-async def stock_host() -> AsyncIterator[object]:
+async def stock_host() -> AsyncIterator[IHost]:
     """The library's own host on a loopback port."""
     host = new_host()
     async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]):
         yield host
 
 
-async def connect(ours: Host, stock: object) -> Connection:
-    [address] = stock.get_transport_addrs()  # type: ignore[attr-defined]
+async def connect(ours: Host, stock: IHost) -> Connection:
+    [address] = stock.get_transport_addrs()
     endpoint = Endpoint("127.0.0.1", int(address.value_for_protocol("tcp")))
-    return await ours.connect(endpoint, str(stock.get_id()))  # type: ignore[attr-defined]
+    return await ours.connect(endpoint, str(stock.get_id()))
 
 
 @asynccontextmanager
-async def stock_relay(seconds: int = 60) -> AsyncIterator[tuple[object, CircuitV2Protocol]]:
+async def stock_relay(seconds: int = 60) -> AsyncIterator[tuple[IHost, CircuitV2Protocol]]:
     limits = RelayLimits(duration=seconds, data=1 << 20, max_circuit_conns=8, max_reservations=4)
     async with stock_host() as host:
         relay = CircuitV2Protocol(host, limits, allow_hop=True)
@@ -64,7 +65,7 @@ async def hop(conn: Connection, message: bytes) -> tuple[NegotiatedStream, int]:
 
 
 async def circuits(
-    world: World, relay: object, count: int
+    world: World, relay: IHost, count: int
 ) -> list[tuple[NegotiatedStream, NegotiatedStream]]:
     """Both ends of circuits to one of our hosts, as bare streams."""
     target = await world.host()
@@ -89,7 +90,7 @@ async def circuits(
 
 async def test_stock_defect_1_each_inbound_connection_takes_a_slot_for_ever(world: World) -> None:
     async with stock_host() as stock:
-        network = stock.get_network()  # type: ignore[attr-defined]
+        network = stock.get_network()
         for _ in range(3):
             conn = await connect(await world.host(), stock)
             await conn.identified.wait()
@@ -104,7 +105,7 @@ async def test_stock_defect_3_an_exception_in_a_handler_ends_the_host(world: Wor
 
     async def live() -> None:
         async with stock_host() as stock:
-            stock.set_stream_handler("/broken", broken)  # type: ignore[attr-defined]
+            stock.set_stream_handler("/broken", broken)
             conn = await connect(await world.host(), stock)
             await conn.open("/broken").flush()
             await trio.sleep(5)

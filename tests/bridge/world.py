@@ -26,6 +26,9 @@ from appliance.network import Endpoint
 from appliance.policy.relaying import RelayLimits
 
 LOOPBACK = Endpoint("127.0.0.1", 0)
+EVERY_IPV4 = Endpoint("0.0.0.0", 0)
+NOBODY = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+"""A peer id that no host of a world has."""
 LIMITS = HostLimits(200)
 RELAY_LIMITS = RelayLimits(
     reservations=16,

@@ -25,6 +25,7 @@ from tests.dataplane.carriers import carrier_pair
 from tests.dataplane.sessions import assert_over
 
 CarrierPair = tuple[Carrier, Carrier]
+SIDES = ("source", "target")
 
 
 class Port:
@@ -162,6 +163,16 @@ async def chain(
         made = Chain(nursery, pairs, limits)
         yield made
         await made.end()
+
+
+def ends_of(circuit: Circuit, side: str) -> tuple[MuxStream, MuxStream]:
+    """The end on that side, and the other."""
+    here, there = circuit.source, circuit.target
+    return (here, there) if side == "source" else (there, here)
+
+
+def reset_by(side: str) -> PipeEnd:
+    return PipeEnd(clean=False, reset_by="left" if side == "source" else "right")
 
 
 async def secure_tcp_pair() -> CarrierPair:

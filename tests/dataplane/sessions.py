@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ def assert_over(*sessions: Session) -> None:
         assert session.closed.is_set() and session.closed_reason is not None
         assert session.unread == 0 and session.open_streams == 0
         assert not session._streams and not session._closing and not session._pings
-        assert not session._unread._room.taken and not session._making_room
+        assert not session._unread._room.taken and not session._outbound._making_room
         assert_settled(session.plane)
         assert session.plane.unread == 0
         limits = session.plane.limits
@@ -115,6 +116,28 @@ async def read_to_end(stream: ByteStream, size: int = 65536) -> bytes:
     while data := await stream.receive_some(size):
         out += data
     return bytes(out)
+
+
+async def say(stream: ByteStream, payload: bytes) -> None:
+    """All of it, and that it was all."""
+    await stream.send_all(payload)
+    await stream.send_eof()
+
+
+async def exchange(one: ByteStream, other: ByteStream, there: bytes, back: bytes) -> None:
+    """`there` from `one` to `other` and `back` the other way, both at once and to the end."""
+
+    async def hear(stream: ByteStream, payload: bytes) -> None:
+        heard = await read_to_end(stream)
+        assert len(heard) == len(payload)
+        # Not the bytes themselves: how two megabytes differ nobody wants to read.
+        assert hashlib.sha256(heard).digest() == hashlib.sha256(payload).digest()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(say, one, there)
+        nursery.start_soon(say, other, back)
+        nursery.start_soon(hear, other, there)
+        nursery.start_soon(hear, one, back)
 
 
 async def settle(rounds: int = 50) -> None:

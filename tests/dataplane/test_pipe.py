@@ -12,12 +12,12 @@ import trio
 from trio.testing import MockClock
 
 from appliance.bridge.negotiate import NegotiatedStream
-from appliance.dataplane.pipe import CHUNK, PipeCounts, PipeEnd, pipe
+from appliance.dataplane.pipe import CHUNK, PipeCounts, PipeEnd, Side, pipe
 from appliance.errors import RemoteProtocolError, StreamReset
 from appliance.reasons import Reason
 from appliance.wire import multistream
 from tests.dataplane.carriers import MemoryCarrier, carrier_pair
-from tests.dataplane.sessions import read_to_end, settle
+from tests.dataplane.sessions import exchange, read_to_end, settle
 
 PAYLOAD = random.Random(6).randbytes(1_000_000)
 
@@ -60,19 +60,8 @@ async def piped(*, limit: int = 0, capacity: int = 1 << 30) -> AsyncIterator[Pip
 
 
 async def test_bytes_and_ends_of_file_both_ways(autojump_clock: MockClock) -> None:
-    async with piped(capacity=5000) as state, trio.open_nursery() as nursery:
-
-        async def say(stream: MemoryCarrier, payload: bytes) -> None:
-            await stream.send_all(payload)
-            await stream.send_eof()
-
-        async def hear(stream: MemoryCarrier, payload: bytes) -> None:
-            assert await read_to_end(stream) == payload
-
-        nursery.start_soon(say, state.left, PAYLOAD)
-        nursery.start_soon(say, state.right, PAYLOAD[::-1])
-        nursery.start_soon(hear, state.right, PAYLOAD)
-        nursery.start_soon(hear, state.left, PAYLOAD[::-1])
+    async with piped(capacity=5000) as state:
+        await exchange(state.left, state.right, PAYLOAD, PAYLOAD[::-1])
     assert state.end == PipeEnd(clean=True)
     assert (state.counts.forward, state.counts.backward) == (len(PAYLOAD), len(PAYLOAD))
     assert state.counts.total == 2 * len(PAYLOAD)
@@ -96,7 +85,7 @@ async def test_a_half_closed_pipe_carries_on(autojump_clock: MockClock, left_fir
 
 @pytest.mark.parametrize("when", ["at once", "after bytes", "after its end", "after the other end"])
 @pytest.mark.parametrize("side", ["left", "right"])
-async def test_a_reset_goes_through(autojump_clock: MockClock, side: str, when: str) -> None:
+async def test_a_reset_goes_through(autojump_clock: MockClock, side: Side, when: str) -> None:
     async with piped() as state:
         here, there = (state.left, state.right) if side == "left" else (state.right, state.left)
         match when:
@@ -115,7 +104,7 @@ async def test_a_reset_goes_through(autojump_clock: MockClock, side: str, when: 
         await state.over.wait()
         with pytest.raises(StreamReset):
             await read_to_end(there)
-    assert state.end == PipeEnd(clean=False, reset_by=side)  # type: ignore[arg-type]
+    assert state.end == PipeEnd(clean=False, reset_by=side)
     assert all(inner.was_reset for inner in state.inner)
 
 
@@ -165,7 +154,9 @@ async def test_a_stalled_side_holds_the_other_back(autojump_clock: MockClock) ->
 
 
 @pytest.mark.parametrize("moment", ["idle", "sending", "after one end", "closing"])
-async def test_cancelled_it_resets_both(autojump_clock: MockClock, moment: str) -> None:
+async def test_cancelled_it_resets_both(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
     async with piped(capacity=1000) as state:
         match moment:
             case "sending":
@@ -180,7 +171,7 @@ async def test_cancelled_it_resets_both(autojump_clock: MockClock, moment: str) 
                     await real()
                     await trio.sleep(5)
 
-                state.inner[0].aclose = slow  # type: ignore[method-assign]
+                monkeypatch.setattr(state.inner[0], "aclose", slow)
                 await state.left.send_eof()
                 await state.right.send_eof()
         await trio.sleep(1)

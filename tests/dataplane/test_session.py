@@ -9,10 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from appliance.dataplane.plane import Plane, PlaneLimits
-from appliance.dataplane.session import CLOSE_LINGER, MuxStream
+from appliance.dataplane.session import CLOSE_LINGER
 from appliance.dataplane.streams import BATCH
-from appliance.dataplane.unread import STALL_PATIENCE
 from appliance.dataplane.vigil import PING_INTERVAL
 from appliance.dataplane.windows import INITIAL_WINDOW
 from appliance.errors import StreamReset
@@ -20,9 +18,9 @@ from appliance.reasons import Reason
 from appliance.units import KIB, MIB
 from tests.dataplane.sessions import (
     End,
-    connected,
     outcome_of,
     read_to_end,
+    say,
     settle,
     stream_pair,
     two_ends,
@@ -52,12 +50,7 @@ async def test_an_echo_over_a_narrow_carrier(
         stream = one.session.open_stream()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(echo, other)
-
-            async def send() -> None:
-                await stream.send_all(PAYLOAD)
-                await stream.send_eof()
-
-            nursery.start_soon(send)
+            nursery.start_soon(say, stream, PAYLOAD)
             assert await read_to_end(stream) == PAYLOAD
         await settle()
         assert one.session.open_streams == other.session.open_streams == 0
@@ -80,12 +73,7 @@ async def test_many_streams_at_once_both_ways(autojump_clock: MockClock) -> None
             stream = end.session.open_stream()
             payload = PAYLOAD[number : number + 300 * KIB]
             async with trio.open_nursery() as nursery:
-
-                async def send() -> None:
-                    await stream.send_all(payload)
-                    await stream.send_eof()
-
-                nursery.start_soon(send)
+                nursery.start_soon(say, stream, payload)
                 assert await read_to_end(stream) == payload
 
         async with trio.open_nursery() as nursery:
@@ -389,92 +377,3 @@ async def test_after_a_cancelled_send_the_stream_can_be_reset_and_the_rest_lives
         assert await there.receive_some() == b"still here"
         with pytest.raises(StreamReset):
             await read_to_end(theirs)
-
-
-# --- stalled readers (stock defect 2: gives up after 5 s)
-
-
-async def test_a_stalled_reader_does_not_kill_the_stream(autojump_clock: MockClock) -> None:
-    payload = PAYLOAD[: 2 * MIB]
-    async with two_ends() as (one, other):
-        ours, theirs = await stream_pair(one, other)
-
-        async def send() -> None:
-            await ours.send_all(payload)
-            await ours.send_eof()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(send)
-            await trio.sleep(3600)
-            first = await theirs.receive_some(MIB)
-            assert len(first) == INITIAL_WINDOW
-            await trio.sleep(3600)
-            assert first + await read_to_end(theirs) == payload
-
-
-async def test_stalled_readers_bound_the_memory_of_a_connection(autojump_clock: MockClock) -> None:
-    limits = PlaneLimits(connection_unread=2 * MIB, assured=64 * KIB)
-    async with two_ends(limits=limits) as (one, other):
-        pairs = [await stream_pair(one, other) for _ in range(32)]
-        outcomes: list[bool] = []
-
-        async def send(stream: MuxStream) -> None:
-            try:
-                await stream.send_all(PAYLOAD)
-                outcomes.append(True)
-            except StreamReset:
-                outcomes.append(False)
-
-        async with trio.open_nursery() as nursery:
-            for ours, _ in pairs:
-                nursery.start_soon(send, ours)
-            # All of them together would hold 8 MiB.
-            for _ in range(150):
-                await trio.sleep(1)
-                assert other.session.unread <= limits.connection_unread + BATCH
-            # Room was made by giving up some; the others only wait for their readers.
-            survivors = [theirs for _, theirs in pairs if theirs.unread]
-            assert len(survivors) >= limits.connection_unread // INITIAL_WINDOW
-            assert outcomes == [False] * (len(pairs) - len(survivors))
-            for theirs in survivors:
-                nursery.start_soon(read_to_end, theirs)
-            await trio.sleep(1)
-            assert outcomes.count(True) == len(survivors)
-            nursery.cancel_scope.cancel()
-        # The connection was never in danger.
-        assert not one.ended.is_set()
-
-
-async def test_all_connections_together_hold_a_bounded_amount(autojump_clock: MockClock) -> None:
-    plane = Plane(PlaneLimits(connection_unread=MIB, total_unread=2 * MIB, assured=64 * KIB))
-    async with trio.open_nursery() as nursery:
-        for _ in range(8):
-            one, other = connected(nursery, plane=plane)
-            for _ in range(2):
-                ours, _ = await stream_pair(one, other)
-                nursery.start_soon(ours.send_all, PAYLOAD)
-        for _ in range(4):
-            await trio.sleep(1)
-            assert plane.unread <= 2 * MIB + 8 * BATCH
-        nursery.cancel_scope.cancel()
-
-
-async def test_a_connection_that_waited_for_the_others_goes_on(autojump_clock: MockClock) -> None:
-    plane = Plane(PlaneLimits(total_unread=300 * KIB, assured=64 * KIB))
-    async with trio.open_nursery() as nursery:
-        hog, hogged = connected(nursery, plane=plane)
-        ours, stalled = await stream_pair(hog, hogged)
-        nursery.start_soon(ours.send_all, PAYLOAD)
-        await settle()
-        one, other = connected(nursery, plane=plane)
-        ours, theirs = await stream_pair(one, other)
-        nursery.start_soon(ours.send_all, PAYLOAD)
-        await settle()
-        waiting = other.session.unread
-        assert 0 < waiting < INITIAL_WINDOW
-        nursery.start_soon(read_to_end, stalled)
-        with trio.fail_after(STALL_PATIENCE / 2):
-            while other.session.unread < INITIAL_WINDOW:
-                await settle()
-        nursery.cancel_scope.cancel()
-    del theirs

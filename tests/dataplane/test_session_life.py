@@ -8,10 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from appliance.dataplane.session import (
-    MuxStream,
-    Session,
-)
+from appliance.dataplane.session import MuxStream, Session
 from appliance.dataplane.streams import BATCH
 from appliance.dataplane.vigil import PING_DEADLINE, PING_INTERVAL
 from appliance.dataplane.yamux import MAX_CONTROL_BACKLOG
@@ -19,19 +16,10 @@ from appliance.errors import RemoteProtocolError, StreamReset
 from appliance.reasons import Reason
 from appliance.units import KIB
 from tests.dataplane.carriers import MemoryCarrier, carrier_pair
+from tests.dataplane.frames import ACK, DATA, GO_AWAY, PING, RST, SYN, frame, window
 from tests.dataplane.sessions import End, outcome_of, read_to_end, settle, stream_pair, two_ends
 
 PAYLOAD = random.Random(4).randbytes(600 * KIB)
-_SYN, _RST = 1, 8
-
-
-def frame(kind: int, flags: int, stream: int, length: int) -> bytes:
-    return (
-        bytes([0, kind])
-        + flags.to_bytes(2, "big")
-        + stream.to_bytes(4, "big")
-        + length.to_bytes(4, "big")
-    )
 
 
 # --- signs of life (stock defect 8: a dead peer is never noticed)
@@ -78,7 +66,7 @@ async def test_bytes_are_a_sign_of_life_though_the_pong_is_late(autojump_clock: 
         for _ in range(20):
             # Always just too late to keep us from asking, and never the answer.
             await trio.sleep(PING_INTERVAL + PING_DEADLINE / 2)
-            await raw.send_all(frame(2, _SYN, 0, 1))
+            await raw.send_all(frame(PING, SYN, 0, 1))
         assert not end.session.closed.is_set()
         end.session.abort(Reason.IDLE)
     assert await end.session.first_byte() == PING_INTERVAL + PING_DEADLINE / 2
@@ -91,7 +79,7 @@ async def test_ending_while_a_ping_is_out_is_no_fault(autojump_clock: MockClock,
     end = End(carrier, Session(carrier, client=True))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.run)
-        await raw.send_all(frame(2, 2, 0, 99))
+        await raw.send_all(frame(PING, ACK, 0, 99))
         await trio.sleep(PING_INTERVAL + PING_DEADLINE / 2)
         assert raw.unread, "a ping is out"
         match how:
@@ -211,7 +199,7 @@ async def test_after_the_peers_goodbye_we_open_nothing(autojump_clock: MockClock
     end = End(carrier, Session(carrier, client=True))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.run)
-        await raw.send_all(frame(3, 0, 0, 0))
+        await raw.send_all(frame(GO_AWAY, 0, 0, 0))
         await settle()
         with pytest.raises(StreamReset):
             end.session.open_stream()
@@ -260,11 +248,11 @@ async def test_a_violation_is_told_to_the_peer_and_ends_the_connection(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.run)
         ours = end.session.open_stream()
-        await raw.send_all(frame(0, 0, 7, 1))
+        await raw.send_all(frame(DATA, 0, 7, 1))
         await end.ended.wait()
     assert end.reason is Reason.YAMUX_VIOLATION
     assert end.session.closed_detail == "stream 7 was never opened"
-    assert frame(3, 0, 0, 1) in await _rest(raw), "go-away: protocol error"
+    assert frame(GO_AWAY, 0, 0, 1) in await _rest(raw), "go-away: protocol error"
     with pytest.raises(StreamReset):
         await ours.receive_some()
 
@@ -275,12 +263,12 @@ async def test_the_last_word_to_a_violator_is_written_out(autojump_clock: MockCl
     wire = b""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.run)
-        nursery.start_soon(raw.send_all, frame(0, 0, 7, 1))
+        nursery.start_soon(raw.send_all, frame(DATA, 0, 7, 1))
         while not end.ended.is_set() or raw.unread:
             await trio.sleep(0.05)
             if raw.unread:
                 wire += await raw.receive_some()
-    assert wire == frame(3, 0, 0, 1)
+    assert wire == frame(GO_AWAY, 0, 0, 1)
 
 
 async def _rest(raw: MemoryCarrier) -> bytes:
@@ -292,7 +280,7 @@ async def test_a_flood_of_pings_that_nobody_reads_ends_the_connection(
 ) -> None:
     carrier, raw = carrier_pair(capacity=10_000)
     end = End(carrier, Session(carrier, client=True))
-    await hostile(end, raw, frame(2, _SYN, 0, 1) * 100)
+    await hostile(end, raw, frame(PING, SYN, 0, 1) * 100)
     assert end.reason is Reason.YAMUX_VIOLATION
     assert end.session._machine.backlog <= 2 * MAX_CONTROL_BACKLOG
 
@@ -321,7 +309,7 @@ async def test_a_flood_of_streams_opened_and_reset_keeps_few_owners_alive(
             await session.run(lambda stream: nursery.start_soon(own, stream))
 
         nursery.start_soon(run)
-        wire = b"".join(frame(1, _SYN | _RST, number, 0) for number in range(1, 40_001, 2))
+        wire = b"".join(window(number, flags=SYN | RST) for number in range(1, 40_001, 2))
         await raw.send_all(wire)
         await trio.sleep(1)
         assert served and alive == 0
@@ -357,7 +345,7 @@ async def test_an_exception_of_on_stream_leaves_nothing_behind(autojump_clock: M
 
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(raw.send_all, frame(1, _SYN, 1, 0))
+            nursery.start_soon(raw.send_all, window(1, flags=SYN))
             with pytest.raises(ExceptionGroup) as caught:
                 await session.run(broken)
     assert caught.group_contains(LookupError, match="a bug")

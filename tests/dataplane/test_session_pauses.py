@@ -10,10 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from appliance.dataplane.plane import Plane, PlaneLimits
-from appliance.dataplane.session import (
-    MuxStream,
-    Session,
-)
+from appliance.dataplane.session import MuxStream, Session
+from appliance.dataplane.streams import BATCH
 from appliance.dataplane.unread import STALL_PATIENCE
 from appliance.dataplane.vigil import PING_DEADLINE, PING_INTERVAL
 from appliance.dataplane.windows import INITIAL_WINDOW, READ_WINDOW
@@ -21,29 +19,20 @@ from appliance.errors import StreamReset
 from appliance.reasons import Reason
 from appliance.units import KIB, MIB
 from tests.dataplane.carriers import carrier_pair
+from tests.dataplane.frames import ACK, PING, SYN, data, frame
 from tests.dataplane.sessions import (
     End,
     assert_accounted,
     assert_over,
     connected,
     read_to_end,
+    say,
     settle,
     stream_pair,
     two_ends,
 )
 
 PAYLOAD = random.Random(5).randbytes(3 * MIB)
-_SYN, _ACK = 1, 2
-
-
-def frame(kind: int, flags: int, stream: int, length: int, payload: bytes = b"") -> bytes:
-    return (
-        bytes([0, kind])
-        + flags.to_bytes(2, "big")
-        + stream.to_bytes(4, "big")
-        + length.to_bytes(4, "big")
-        + payload
-    )
 
 
 async def hold(nursery: trio.Nursery, one: End, other: End, streams: int) -> list[MuxStream]:
@@ -66,6 +55,15 @@ async def _send(stream: MuxStream) -> None:
 async def _read(stream: MuxStream, size: int) -> None:
     while size > 0:
         size -= len(await stream.receive_some(size))
+
+
+async def asked(one: End, other: End) -> tuple[MuxStream, MuxStream]:
+    """A stream on which `one` asked its question to the end, which `other` has and did not read."""
+    ours, theirs = await stream_pair(one, other)
+    await ours.send_all(b"question")
+    await ours.send_eof()
+    await settle()
+    return ours, theirs
 
 
 async def test_who_waits_for_its_own_bound_and_then_for_the_others_is_woken(
@@ -144,10 +142,7 @@ async def test_a_stream_that_ended_both_ways_is_forgotten_once_it_is_read_or_dro
     autojump_clock: MockClock, how: str
 ) -> None:
     async with two_ends() as (one, other):
-        ours, theirs = await stream_pair(one, other)
-        await ours.send_all(b"question")
-        await ours.send_eof()
-        await settle()
+        ours, theirs = await asked(one, other)
         await theirs.send_eof()
         await settle()
         assert other.session.open_streams == 0 and other.session.unread == 8
@@ -168,10 +163,7 @@ async def test_what_came_whole_can_still_be_read_after_the_connection(
     autojump_clock: MockClock, both_ways: bool
 ) -> None:
     async with two_ends() as (one, other):
-        ours, theirs = await stream_pair(one, other)
-        await ours.send_all(b"question")
-        await ours.send_eof()
-        await settle()
+        _, theirs = await asked(one, other)
         if both_ways:
             await theirs.send_eof()
         other.session.abort(Reason.IDLE)
@@ -186,10 +178,7 @@ async def test_what_came_whole_and_is_dropped_behind_the_connection_is_gone(
     autojump_clock: MockClock,
 ) -> None:
     async with two_ends() as (one, other):
-        ours, theirs = await stream_pair(one, other)
-        await ours.send_all(b"question")
-        await ours.send_eof()
-        await settle()
+        _, theirs = await asked(one, other)
         other.session.abort(Reason.IDLE)
         theirs.reset()
         assert theirs.unread == 0
@@ -221,18 +210,103 @@ async def test_our_own_pause_is_not_the_peers_silence(autojump_clock: MockClock)
     end = End(carrier, Session(carrier, client=False, plane=plane))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.run)
-        await raw.send_all(frame(0, _SYN, 1, 100 * KIB, bytes(100 * KIB)))
+        await raw.send_all(data(1, bytes(100 * KIB), SYN))
         await trio.sleep(PING_INTERVAL + 1)
-        assert raw._in.buffer.endswith(frame(2, _SYN, 0, 2)), "a ping is out"
+        assert raw._in.buffer.endswith(frame(PING, SYN, 0, 2)), "a ping is out"
         await trio.sleep(PING_DEADLINE - 3)
         plane.add_unread(300 * KIB)
-        await raw.send_all(frame(2, _ACK, 0, 2))
+        await raw.send_all(frame(PING, ACK, 0, 2))
         await trio.sleep(4)
         assert not end.session.closed.is_set()
         plane.add_unread(-300 * KIB)
         await trio.sleep(2)
         end.session.abort(Reason.IDLE)
     assert end.reason is Reason.IDLE
+
+
+# --- stalled readers (stock defect 2: gives up after 5 s)
+
+
+async def test_a_stalled_reader_does_not_kill_the_stream(autojump_clock: MockClock) -> None:
+    payload = PAYLOAD[: 2 * MIB]
+    async with two_ends() as (one, other):
+        ours, theirs = await stream_pair(one, other)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say, ours, payload)
+            await trio.sleep(3600)
+            first = await theirs.receive_some(MIB)
+            assert len(first) == INITIAL_WINDOW
+            await trio.sleep(3600)
+            assert first + await read_to_end(theirs) == payload
+
+
+async def test_stalled_readers_bound_the_memory_of_a_connection(autojump_clock: MockClock) -> None:
+    limits = PlaneLimits(connection_unread=2 * MIB, assured=64 * KIB)
+    async with two_ends(limits=limits) as (one, other):
+        pairs = [await stream_pair(one, other) for _ in range(32)]
+        outcomes: list[bool] = []
+
+        async def send(stream: MuxStream) -> None:
+            try:
+                await stream.send_all(PAYLOAD)
+                outcomes.append(True)
+            except StreamReset:
+                outcomes.append(False)
+
+        async with trio.open_nursery() as nursery:
+            for ours, _ in pairs:
+                nursery.start_soon(send, ours)
+            # All of them together would hold 8 MiB.
+            for _ in range(150):
+                await trio.sleep(1)
+                assert other.session.unread <= limits.connection_unread + BATCH
+            # Room was made by giving up some; the others only wait for their readers.
+            survivors = [theirs for _, theirs in pairs if theirs.unread]
+            assert len(survivors) >= limits.connection_unread // INITIAL_WINDOW
+            assert outcomes == [False] * (len(pairs) - len(survivors))
+            for theirs in survivors:
+                nursery.start_soon(read_to_end, theirs)
+            await trio.sleep(1)
+            assert outcomes.count(True) == len(survivors)
+            nursery.cancel_scope.cancel()
+        # The connection was never in danger.
+        assert not one.ended.is_set()
+
+
+async def test_all_connections_together_hold_a_bounded_amount(autojump_clock: MockClock) -> None:
+    plane = Plane(PlaneLimits(connection_unread=MIB, total_unread=2 * MIB, assured=64 * KIB))
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            one, other = connected(nursery, plane=plane)
+            for _ in range(2):
+                ours, _ = await stream_pair(one, other)
+                nursery.start_soon(ours.send_all, PAYLOAD)
+        for _ in range(4):
+            await trio.sleep(1)
+            assert plane.unread <= 2 * MIB + 8 * BATCH
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_that_waited_for_the_others_goes_on(autojump_clock: MockClock) -> None:
+    plane = Plane(PlaneLimits(total_unread=300 * KIB, assured=64 * KIB))
+    async with trio.open_nursery() as nursery:
+        hog, hogged = connected(nursery, plane=plane)
+        ours, stalled = await stream_pair(hog, hogged)
+        nursery.start_soon(ours.send_all, PAYLOAD)
+        await settle()
+        one, other = connected(nursery, plane=plane)
+        ours, theirs = await stream_pair(one, other)
+        nursery.start_soon(ours.send_all, PAYLOAD)
+        await settle()
+        waiting = other.session.unread
+        assert 0 < waiting < INITIAL_WINDOW
+        nursery.start_soon(read_to_end, stalled)
+        with trio.fail_after(STALL_PATIENCE / 2):
+            while other.session.unread < INITIAL_WINDOW:
+                await settle()
+        nursery.cancel_scope.cancel()
+    del theirs
 
 
 # --- windows

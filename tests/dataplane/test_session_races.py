@@ -11,16 +11,14 @@ from trio.testing import MockClock
 
 from appliance.dataplane.channel import CipherState, SecureChannel
 from appliance.dataplane.secure import SecureStream
-from appliance.dataplane.session import (
-    MuxStream,
-    Session,
-)
+from appliance.dataplane.session import MuxStream, Session
 from appliance.dataplane.streams import BATCH
 from appliance.dataplane.windows import INITIAL_WINDOW
 from appliance.errors import StreamReset
 from appliance.reasons import Reason
 from appliance.units import KIB, MIB
 from tests.dataplane.carriers import carrier_pair
+from tests.dataplane.frames import DATA, FIN, RST, SYN, data, frame, window
 from tests.dataplane.sessions import (
     End,
     assert_over,
@@ -32,20 +30,9 @@ from tests.dataplane.sessions import (
 )
 
 PAYLOAD = random.Random(5).randbytes(3 * MIB)
-_SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
 
 
-def frame(kind: int, flags: int, stream: int, length: int, payload: bytes = b"") -> bytes:
-    return (
-        bytes([0, kind])
-        + flags.to_bytes(2, "big")
-        + stream.to_bytes(4, "big")
-        + length.to_bytes(4, "big")
-        + payload
-    )
-
-
-VIOLATION = frame(0, 0, 9, 1)
+VIOLATION = frame(DATA, 0, 9, 1)
 
 
 # --- the reason of the end
@@ -75,7 +62,7 @@ async def test_bytes_that_do_not_authenticate_end_it_as_a_noise_violation(
     session = Session(SecureStream(carrier, SecureChannel(*keys)), client=False)
     got: list[MuxStream] = []
     sealed = memoryview(bytearray(BATCH + KIB))
-    plain = frame(0, _SYN, 1, INITIAL_WINDOW - 100, bytes(INITIAL_WINDOW - 100))
+    plain = data(1, bytes(INITIAL_WINDOW - 100), SYN)
     hello = bytes(sealed[: peer.seal(memoryview(plain), sealed)])
     async with trio.open_nursery() as nursery:
         reasons: list[Reason] = []
@@ -157,7 +144,7 @@ async def test_streams_that_come_with_the_end_are_not_forgotten(autojump_clock: 
         got.append(stream)
         session.abort(Reason.IDLE)
 
-    await raw.send_all(frame(1, _SYN, 1, 0) + frame(1, _SYN, 3, 0))
+    await raw.send_all(window(1, flags=SYN) + window(3, flags=SYN))
     assert await session.run(give_up) is Reason.IDLE
     for stream in got:
         with trio.fail_after(1), pytest.raises(StreamReset):
@@ -193,12 +180,12 @@ async def test_an_end_of_file_is_carried_to_a_stream_whose_reset_is_in_the_same_
     end = End(carrier, Session(carrier, client=False))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.run)
-        await raw.send_all(frame(1, _SYN, 1, 0) + frame(1, _SYN, 3, 0))
+        await raw.send_all(window(1, flags=SYN) + window(3, flags=SYN))
         one, other = await end.accept(), await end.accept()
         sinks = _Ending(other), _Ending(one)
         one.join(sinks[0])
         other.join(sinks[1])
-        await raw.send_all(frame(1, _FIN, 1, 0) + frame(1, _RST, 3, 0))
+        await raw.send_all(window(1, flags=FIN) + window(3, flags=RST))
         await settle()
         assert not end.session.closed.is_set()
         assert sinks[0].heard == ["ended"] and sinks[1].heard == ["lost"]
@@ -214,9 +201,9 @@ async def test_ending_a_stream_during_the_last_words_is_an_ordinary_failure(
     end = End(carrier, Session(carrier, client=False))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.run)
-        await raw.send_all(frame(1, _SYN, 1, 0))
+        await raw.send_all(window(1, flags=SYN))
         stream = await end.accept()
-        await raw.send_all(frame(1, _RST, 1, 0) + VIOLATION)
+        await raw.send_all(window(1, flags=RST) + VIOLATION)
         await settle()
         assert not end.session.closed.is_set(), "the last words wait"
         await stream.send_eof()
@@ -279,7 +266,7 @@ async def test_a_carrier_that_still_sends_is_waited_for(autojump_clock: MockCloc
         wire = b""
         while len(wire) < 25 + 12:
             wire += await raw.receive_some()
-        assert wire == b"a proposal that is longer" + frame(1, _SYN, 1, 0)
+        assert wire == b"a proposal that is longer" + window(1, flags=SYN)
         end.session.abort(Reason.IDLE)
 
 

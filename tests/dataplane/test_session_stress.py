@@ -19,17 +19,18 @@ from appliance.errors import StreamReset
 from appliance.reasons import Reason
 from appliance.units import KIB, MIB
 from tests.dataplane.carriers import carrier_pair
+from tests.dataplane.frames import RST, SYN, window
 from tests.dataplane.sessions import (
     assert_accounted,
     assert_settled,
     outcome_of,
     read_to_end,
+    say,
     settle,
     stream_pair,
     two_ends,
 )
 
-_SYN, _RST = 1, 8
 PAYLOAD = random.Random(13).randbytes(2 * MIB)
 
 
@@ -38,7 +39,8 @@ PAYLOAD = random.Random(13).randbytes(2 * MIB)
 
 def tables(session: Session) -> Iterator[int]:
     """The size of everything that a session and its machine keep by stream."""
-    for holder in (session, session._machine, session._turns, session._plane):
+    outbound = session._outbound
+    for holder in (session, session._machine, outbound, outbound._turns, session.plane):
         names = getattr(holder, "__slots__", None) or vars(holder)
         for name in names:
             held = getattr(holder, name)
@@ -118,12 +120,12 @@ async def test_streams_opened_and_reset_while_the_carrier_is_full_are_let_go(
                 nursery.start_soon(send, stream)
                 await settle(2)
                 stream.reset()
-                assert not one.session._turns, "it does not stay in line"
+                assert not one.session._outbound._turns, "it does not stay in line"
         assert len(ends) == 2000
         one.carrier._out.capacity = 1 << 30
         other.carrier._in.touch()
         await settle()
-        assert not one.session._turns and len(one.session._streams) == 1
+        assert not one.session._outbound._turns and len(one.session._streams) == 1
         ours = one.session.open_stream()
         await ours.send_all(b"hello")
         await settle()
@@ -145,11 +147,37 @@ async def test_a_peer_that_resets_what_it_opened_and_never_reads_holds_little(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.run, lambda stream: nursery.start_soon(answer, stream))
         for number in range(1, 1001, 2):
-            for flags in (_SYN, _RST):
-                await raw.send_all(bytes([0, 1, 0, flags]) + number.to_bytes(4, "big") + bytes(4))
+            for flags in (SYN, RST):
+                await raw.send_all(window(number, flags=flags))
                 await settle(6)
             assert sum(tables(session)) - session._machine.backlog < 10
         session.abort(Reason.IDLE)
+
+
+async def test_a_connection_that_is_over_waits_for_no_garbage_collector(
+    autojump_clock: MockClock,
+) -> None:
+    """A relay sees many come and go: what they held is free with their end."""
+
+    def sessions() -> int:
+        return sum(type(thing) is Session for thing in gc.get_objects())
+
+    gc.collect()
+    before = sessions()
+    gc.disable()
+    try:
+        async with two_ends(capacity=1000) as (one, other):
+            ours, theirs = await stream_pair(one, other)
+            await ours.send_all(bytes(10 * KIB))
+            await ours.aclose()
+            assert await read_to_end(theirs) == bytes(10 * KIB)
+            await theirs.aclose()
+            assert sessions() == before + 2
+        del one, other, ours, theirs
+        await settle()
+        assert sessions() == before
+    finally:
+        gc.enable()
 
 
 # --- readers
@@ -166,18 +194,14 @@ async def test_a_slow_reader_slows_nobody_else(autojump_clock: MockClock) -> Non
                 assert slow.unread <= MAX_WINDOW
                 await trio.sleep(1)
 
-        async def send(stream: MuxStream) -> None:
-            await stream.send_all(PAYLOAD)
-            await stream.send_eof()
-
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read_slowly)
-            nursery.start_soon(send, slow_sender)
+            nursery.start_soon(say, slow_sender, PAYLOAD)
             await trio.sleep(5)
             for _ in range(3):
                 started = trio.current_time()
                 ours, theirs = await stream_pair(one, other)
-                nursery.start_soon(send, ours)
+                nursery.start_soon(say, ours, PAYLOAD)
                 assert await read_to_end(theirs) == PAYLOAD
                 assert trio.current_time() == started
             assert len(got) < len(PAYLOAD)

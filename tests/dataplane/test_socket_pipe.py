@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import socket
 import tracemalloc
@@ -25,7 +24,16 @@ from appliance.units import KIB, MIB
 from appliance.wire import multistream
 from tests.dataplane.carriers import MemoryCarrier
 from tests.dataplane.chains import until
-from tests.dataplane.sessions import End, read_to_end, settle, stream_pair, two_ends
+from tests.dataplane.frames import data
+from tests.dataplane.sessions import (
+    End,
+    exchange,
+    read_to_end,
+    say,
+    settle,
+    stream_pair,
+    two_ends,
+)
 
 PAYLOAD = random.Random(13).randbytes(4 * MIB)
 CLEAN = PipeEnd(clean=True)
@@ -132,26 +140,6 @@ async def piped(
     assert open_files() == files
 
 
-async def say(stream: TcpStream | MuxStream, payload: bytes) -> None:
-    await stream.send_all(payload)
-    await stream.send_eof()
-
-
-async def exchange(state: Piped, there: bytes, back: bytes) -> None:
-    """`there` from the node to the peer, `back` from the peer."""
-
-    async def hear(stream: TcpStream | MuxStream, payload: bytes) -> None:
-        heard = await read_to_end(stream)
-        assert len(heard) == len(payload)
-        assert hashlib.sha256(heard).digest() == hashlib.sha256(payload).digest()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(say, state.node, there)
-        nursery.start_soon(say, state.peer, back)
-        nursery.start_soon(hear, state.peer, there)
-        nursery.start_soon(hear, state.node, back)
-
-
 @pytest.mark.parametrize(
     ("capacity", "segments", "buffer", "size"),
     [
@@ -166,7 +154,7 @@ async def test_bytes_and_ends_of_file_both_ways(
     capacity: int, segments: list[int] | None, buffer: int | None, size: int
 ) -> None:
     async with piped(capacity=capacity, segments=segments, buffer=buffer) as state:
-        await exchange(state, PAYLOAD[:size], PAYLOAD[-size:])
+        await exchange(state.node, state.peer, PAYLOAD[:size], PAYLOAD[-size:])
     assert state.end == CLEAN
     assert (state.counts.forward, state.counts.backward) == (size, size)
     assert state.first_backward == 1
@@ -328,8 +316,7 @@ async def test_single_bytes_for_a_stalled_node_cost_about_what_they_weigh() -> N
         await settle()
         held, count = state.near.session.unread, 3000
         assert held > 100_000
-        stream = state.stream.stream_id.to_bytes(4, "big")
-        wire = (bytes([0, 0, 0, 0]) + stream + bytes([0, 0, 0, 1]) + b"!") * count
+        wire = data(state.stream.stream_id, b"!") * count
         carrier._segment = lambda: 13
         tracemalloc.start()
         try:

@@ -12,7 +12,7 @@ from appliance.reasons import Reason
 from appliance.units import KIB
 from appliance.wire import multistream
 from tests.dataplane.chains import until
-from tests.dataplane.sessions import read_to_end, settle
+from tests.dataplane.sessions import read_to_end, say, settle
 from tests.dataplane.test_socket_pipe import (
     AGREED,
     CLEAN,
@@ -20,7 +20,6 @@ from tests.dataplane.test_socket_pipe import (
     PROTOCOL,
     fill,
     piped,
-    say,
     send_until_reset,
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import tracemalloc
 
@@ -10,46 +9,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from appliance.dataplane.alarms import Alarms
-from appliance.dataplane.muxstream import MuxStream
 from appliance.dataplane.pipe import PipeEnd
 from appliance.dataplane.windows import INITIAL_WINDOW, READ_WINDOW
 from appliance.errors import StreamReset
 from appliance.reasons import Reason
-from appliance.units import KIB, MIB
+from appliance.units import MIB
 from tests.dataplane.carriers import carrier_pair
-from tests.dataplane.chains import Circuit, chain, until
-from tests.dataplane.sessions import read_to_end, settle
+from tests.dataplane.chains import SIDES, chain, ends_of, reset_by, until
+from tests.dataplane.frames import data
+from tests.dataplane.sessions import exchange, read_to_end, say, settle
 
 PAYLOAD = random.Random(11).randbytes(3 * MIB)
 CLEAN = PipeEnd(clean=True)
-SIDES = ("source", "target")
-
-
-def ends_of(circuit: Circuit, side: str) -> tuple[MuxStream, MuxStream]:
-    """The end on that side, and the other."""
-    here, there = circuit.source, circuit.target
-    return (here, there) if side == "source" else (there, here)
-
-
-async def say(stream: MuxStream, payload: bytes) -> None:
-    await stream.send_all(payload)
-    await stream.send_eof()
-
-
-async def exchange(circuit: Circuit, there: bytes, back: bytes) -> None:
-    """Both ways at once, to the end."""
-
-    async def hear(stream: MuxStream, payload: bytes) -> None:
-        heard = await read_to_end(stream)
-        assert len(heard) == len(payload)
-        assert hashlib.sha256(heard).digest() == hashlib.sha256(payload).digest()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(say, circuit.source, there)
-        nursery.start_soon(say, circuit.target, back)
-        nursery.start_soon(hear, circuit.target, there)
-        nursery.start_soon(hear, circuit.source, back)
 
 
 # --- bytes and ends
@@ -74,7 +45,7 @@ async def test_bytes_and_ends_of_file_both_ways(
 ) -> None:
     async with chain(capacity=capacity, segments=segments) as world:
         circuit = await world.circuit()
-        await exchange(circuit, PAYLOAD[:size], PAYLOAD[-size:])
+        await exchange(circuit.source, circuit.target, PAYLOAD[:size], PAYLOAD[-size:])
         await until(lambda: circuit.joint.ends)
         assert circuit.joint.ends == [CLEAN]
         assert (circuit.joint.counts.forward, circuit.joint.counts.backward) == (size, size)
@@ -163,8 +134,7 @@ async def test_a_reset_goes_through_at_any_moment(
         await settle()
         with pytest.raises(StreamReset):
             await read_to_end(there)
-        expected = "left" if side == "source" else "right"
-        assert circuit.joint.ends == [PipeEnd(clean=False, reset_by=expected)]  # type: ignore[arg-type]
+        assert circuit.joint.ends == [reset_by(side)]
         world.assert_empty()
 
 
@@ -189,11 +159,10 @@ async def test_a_connection_that_ends_resets_its_circuits_and_no_other_connectio
             inner.session.abort(Reason.SHUTTING_DOWN)
         else:
             outer.carrier.reset()
-        expected = "left" if side == "source" else "right"
         for circuit in circuits:
             with pytest.raises(StreamReset):
                 await read_to_end(ends_of(circuit, side)[1])
-            assert circuit.joint.ends == [PipeEnd(clean=False, reset_by=expected)]  # type: ignore[arg-type]
+            assert circuit.joint.ends == [reset_by(side)]
         await settle()
         survivors = world.links[1] if side == "source" else world.links[0]
         assert not any(port.session.closed.is_set() for port in survivors)
@@ -233,9 +202,10 @@ async def test_one_circuit_never_touches_another(
 ) -> None:
     async with chain(capacity=5_000, segments=[1, 4_000]) as world:
         before, ended, after = [await world.circuit() for _ in range(3)]
+        head, tail = PAYLOAD[:200_000], PAYLOAD[-200_000:]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(exchange, before, PAYLOAD[:200_000], PAYLOAD[-200_000:])
-            nursery.start_soon(exchange, after, PAYLOAD[-200_000:], PAYLOAD[:200_000])
+            nursery.start_soon(exchange, before.source, before.target, head, tail)
+            nursery.start_soon(exchange, after.source, after.target, tail, head)
             here, there = ends_of(ended, side)
             await here.send_all(b"some bytes")
             assert await there.receive_some() == b"some bytes"
@@ -250,7 +220,7 @@ async def test_one_circuit_never_touches_another(
                     here.reset()
             await settle()
             new = await world.circuit()
-            await exchange(new, b"there", b"back")
+            await exchange(new.source, new.target, b"there", b"back")
         assert before.joint.ends == after.joint.ends == new.joint.ends == [CLEAN]
         assert len(ended.joint.ends) == (how != "half-close")
 
@@ -270,7 +240,7 @@ async def test_a_stalled_circuit_holds_its_sender_back_and_nobody_else(
             held = world.plane.unread
             assert 0 < held <= READ_WINDOW
             assert held == stalled.joint.left.unread + stalled.joint.right.unread
-            await exchange(other, PAYLOAD, PAYLOAD[::-1])
+            await exchange(other.source, other.target, PAYLOAD, PAYLOAD[::-1])
             assert world.plane.unread == held, "the stalled one got nothing more"
             assert await read_to_end(there) == PAYLOAD
         assert other.joint.ends == [CLEAN]
@@ -289,8 +259,7 @@ async def test_single_bytes_for_a_stalled_target_cost_about_what_they_weigh(
         assert world.plane.unread == 0 and circuit.joint.counts.forward == INITIAL_WINDOW
         far._segment = lambda: step
         count = 3_000
-        stream = circuit.source.stream_id.to_bytes(4, "big")
-        wire = (bytes([0, 0, 0, 0]) + stream + bytes([0, 0, 0, 1]) + b"!") * count
+        wire = data(circuit.source.stream_id, b"!") * count
         tracemalloc.start()
         try:
             far._in.buffer += wire
@@ -367,93 +336,13 @@ async def test_a_reset_before_the_splice(autojump_clock: MockClock, side: str, h
         if how == "reset":
             here.reset()
         else:
-            here.session.abort(Reason.SHUTTING_DOWN)  # type: ignore[attr-defined]
+            port = world.links[0][0] if side == "source" else world.links[1][1]
+            port.session.abort(Reason.SHUTTING_DOWN)
         await settle()
         circuit.joint.join(world.plane)
-        expected = "left" if side == "source" else "right"
-        assert circuit.joint.ends == [PipeEnd(clean=False, reset_by=expected)]  # type: ignore[arg-type]
+        assert circuit.joint.ends == [reset_by(side)]
         assert circuit.joint.splice is not None and circuit.joint.splice.over
         await settle()
         with pytest.raises(StreamReset):
             await read_to_end(there)
         assert world.plane.unread == 0
-
-
-# --- limits
-
-
-@pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("limit", [1, 1000, 64 * KIB, INITIAL_WINDOW + 1])
-async def test_the_limit_is_exact_to_the_byte(
-    autojump_clock: MockClock, limit: int, side: str
-) -> None:
-    async with chain() as world:
-        circuit = await world.circuit(limit=limit)
-        await exchange(circuit, PAYLOAD[:limit], PAYLOAD[-limit:])
-        assert circuit.joint.ends == [CLEAN], "each direction has the limit for itself"
-
-        circuit = await world.circuit(limit=limit)
-        here, there = ends_of(circuit, side)
-        await here.send_all(PAYLOAD[:limit])
-        got = b""
-        while len(got) < limit:
-            got += await there.receive_some()
-        assert got == PAYLOAD[:limit]
-        assert circuit.joint.ends == []
-        await here.send_all(b"!")
-        for end in (here, there):
-            with pytest.raises(StreamReset):
-                await read_to_end(end)
-        assert circuit.joint.ends == [PipeEnd(clean=False, over_limit=True)]
-        assert circuit.joint.counts.total == limit
-        await settle()
-        world.assert_empty()
-
-
-@pytest.mark.parametrize("early", [b"", b"12345"])
-async def test_what_came_before_the_splice_counts_for_the_limit(
-    autojump_clock: MockClock, early: bytes
-) -> None:
-    async with chain() as world:
-        circuit = await world.streams()
-        await circuit.source.send_all(b"1234567890!")
-        await settle()
-        if early:
-            assert await circuit.joint.left.receive_some(len(early)) == early
-        circuit.joint.join(world.plane, leftover=(early, b""), limit=10)
-        assert circuit.joint.ends == [PipeEnd(clean=False, over_limit=True)]
-        await settle()
-        with pytest.raises(StreamReset):
-            await read_to_end(circuit.target)
-        world.assert_empty()
-
-
-@pytest.mark.parametrize("state", ["idle", "stalled", "half-closed", "over"])
-async def test_a_time_limit_ends_it_whatever_it_does(autojump_clock: MockClock, state: str) -> None:
-    alarms = Alarms()
-    async with chain() as world, trio.open_nursery() as nursery:
-        nursery.start_soon(alarms.run)
-        circuit = await world.circuit()
-        splice = circuit.joint.splice
-        assert splice is not None
-        alarms.at(trio.current_time() + 120, splice.reset)
-        match state:
-            case "stalled":
-                await circuit.source.send_all(PAYLOAD[: INITIAL_WINDOW + 1000])
-            case "half-closed":
-                await circuit.source.send_eof()
-            case "over":
-                await exchange(circuit, b"there", b"back")
-        await trio.sleep(119)
-        assert splice.over is (state == "over")
-        await trio.sleep(2)
-        assert splice.over
-        if state == "over":
-            assert circuit.joint.ends == [CLEAN]
-        else:
-            assert circuit.joint.ends == [], "whoever ends it knows"
-            for end in (circuit.source, circuit.target):
-                with pytest.raises(StreamReset):
-                    await read_to_end(end)
-        world.assert_empty()
-        nursery.cancel_scope.cancel()

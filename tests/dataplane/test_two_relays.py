@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -62,9 +63,9 @@ async def test_two_relays_at_random(autojump_clock: MockClock, seed: int) -> Non
             resetter = mine.choice([0, 1])
             outcomes: list[str] = []
 
-            async def noted(task: object, *arguments: object) -> None:
+            async def noted(task: Callable[..., Awaitable[None]], *arguments: object) -> None:
                 try:
-                    await task(*arguments)  # type: ignore[operator]
+                    await task(*arguments)
                     outcomes.append("ended")
                 except StreamReset:
                     outcomes.append("reset")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.dataplane.windows import INITIAL_WINDOW, MAX_WINDOW, READ_WINDOW, WindowBudget
-from appliance.dataplane.yamux import (
+from appliance.dataplane.frames import (
     HEADER_SIZE,
-    MAX_CONTROL_BACKLOG,
-    MAX_DATA,
-    MAX_SKIPPED,
     DataReceived,
     EofReceived,
     Event,
@@ -19,42 +15,27 @@ from appliance.dataplane.yamux import (
     StreamOpened,
     StreamRefused,
     WindowOpened,
-    Yamux,
 )
+from appliance.dataplane.windows import INITIAL_WINDOW, MAX_WINDOW
+from appliance.dataplane.yamux import MAX_CONTROL_BACKLOG, MAX_DATA, MAX_SKIPPED, Yamux
 from appliance.errors import LocalProtocolError, RemoteProtocolError
 from appliance.reasons import Reason
-
-SYN, ACK, FIN, RST = 1, 2, 4, 8
-
-
-def header(kind: int, flags: int, stream: int, length: int, version: int = 0) -> bytes:
-    """The 12 bytes by hand: version, type, flags, stream id, length, all big-endian."""
-    return (
-        bytes([version, kind])
-        + flags.to_bytes(2, "big")
-        + stream.to_bytes(4, "big")
-        + length.to_bytes(4, "big")
-    )
-
-
-def data(stream: int, payload: bytes, flags: int = 0) -> bytes:
-    return header(0, flags, stream, len(payload)) + payload
-
-
-def window(stream: int, delta: int = 0, flags: int = 0) -> bytes:
-    return header(1, flags, stream, delta)
-
-
-def server(max_inbound: int = 64, windows: WindowBudget | None = None) -> Yamux:
-    return Yamux(client=False, max_inbound=max_inbound, windows=windows)
-
-
-def opened(stream: int = 1, windows: WindowBudget | None = None) -> Yamux:
-    """A server with one stream of the peer's, and nothing left to send."""
-    machine = server(windows=windows)
-    machine.receive(window(stream, flags=SYN))
-    machine.data_to_send()
-    return machine
+from tests.dataplane.frames import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    PING,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    control_of,
+    data,
+    frame,
+    opened,
+    server,
+    window,
+)
 
 
 def got(stream: int, payload: bytes) -> DataReceived:
@@ -76,13 +57,13 @@ def written(machine: Yamux, stream: int, payload: bytes, room: int = 1 << 20) ->
 def test_our_frames_are_the_specifications() -> None:
     client = Yamux(client=True)
     stream = client.open_stream()
-    syn = client.data_to_send()
-    frame = written(client, stream, b"hi")
+    syn = control_of(client)
+    payload = written(client, stream, b"hi")
     client.send_eof(stream)
     client.reset(stream)
     client.ping(0xDEADBEEF)
     client.go_away(0)
-    assert syn + frame + client.data_to_send() == bytes.fromhex(
+    assert syn + payload + control_of(client) == bytes.fromhex(
         "000100010000000100000000"  # window update, SYN, stream 1
         "000000000000000100000002"  # data, stream 1, two bytes
         "6869"
@@ -96,9 +77,9 @@ def test_our_frames_are_the_specifications() -> None:
 
 def test_our_answers_are_the_specifications() -> None:
     machine = server()
-    events = machine.receive(window(1, flags=SYN) + header(2, SYN, 0, 7))
+    events = machine.receive(window(1, flags=SYN) + frame(PING, SYN, 0, 7))
     assert events == [StreamOpened(1)]
-    assert machine.data_to_send() == bytes.fromhex(
+    assert control_of(machine) == bytes.fromhex(
         "000100020000000100000000"  # window update, ACK, stream 1
         "000200020000000000000007"  # ping, ACK, the same value
     )
@@ -123,9 +104,9 @@ def test_sending_is_bounded_by_frame_and_window() -> None:
     stream = client.open_stream()
     payload = bytes(2 * INITIAL_WINDOW)
     sent = 0
-    while frame := written(client, stream, payload):
-        assert len(frame) <= HEADER_SIZE + MAX_DATA
-        sent += len(frame) - HEADER_SIZE
+    while wire := written(client, stream, payload):
+        assert len(wire) <= HEADER_SIZE + MAX_DATA
+        sent += len(wire) - HEADER_SIZE
     assert sent == INITIAL_WINDOW
     assert client.send_window(stream) == 0
     assert client.receive(window(stream, 5)) == [WindowOpened(stream)]
@@ -151,7 +132,7 @@ def test_control_frames_are_written_in_order_into_whatever_room_there_is(room: i
     while size := machine.write_control(into):
         wire += into[:size]
         assert machine.backlog == 5 * HEADER_SIZE - len(wire)
-    assert wire == b"".join(header(2, SYN, 0, value) for value in range(5))
+    assert wire == b"".join(frame(PING, SYN, 0, value) for value in range(5))
 
 
 # --- what we read
@@ -184,13 +165,13 @@ CONVERSATION = (
     + data(3, b"first", flags=SYN)
     + data(1, b"one")
     + data(1, b"")
-    + header(2, ACK, 0, 99)
+    + frame(PING, ACK, 0, 99)
     + window(1, 1000)
     + data(3, b" and last", flags=FIN)
     + data(1, b"then a reset", flags=FIN | RST)
     + data(5, b"all at once", flags=SYN | FIN)
     + window(7, 10, flags=SYN | RST)
-    + header(3, 0, 0, 2)
+    + frame(GO_AWAY, 0, 0, 2)
 )
 MEANING = [
     StreamOpened(1),
@@ -226,9 +207,9 @@ def test_a_cut_at_every_byte_means_the_same(cut: int) -> None:
 
 
 VIOLATIONS = {
-    "another version": header(1, SYN, 1, 0, version=1),
-    "an unknown type": header(4, 0, 1, 0),
-    "an unknown flag": header(1, 0x10, 1, 0),
+    "another version": frame(WINDOW_UPDATE, SYN, 1, 0, version=1),
+    "an unknown type": frame(4, 0, 1, 0),
+    "an unknown flag": frame(WINDOW_UPDATE, 0x10, 1, 0),
     "data on stream 0": data(0, b"x"),
     "a window for stream 0": window(0, 1),
     "data on a stream that was never opened": data(9, b"x"),
@@ -236,14 +217,14 @@ VIOLATIONS = {
     "data on a stream of ours that we never opened": data(2, b"x"),
     "an id of our parity": window(2, flags=SYN),
     "the same id twice": window(1, flags=SYN) * 2,
-    "one byte more than the window": window(1, flags=SYN) + header(0, 0, 1, INITIAL_WINDOW + 1),
+    "one byte more than the window": window(1, flags=SYN) + frame(DATA, 0, 1, INITIAL_WINDOW + 1),
     "a window beyond 32 bits": window(1, flags=SYN) + window(1, 0xFFFF_FFFF),
     "data behind the end of file": window(1, flags=SYN | FIN) + data(1, b"x"),
-    "a ping on a stream": header(2, SYN, 1, 0),
-    "a ping that asks and answers": header(2, SYN | ACK, 0, 0),
-    "a ping that does neither": header(2, 0, 0, 0),
-    "a go-away on a stream": header(3, 0, 1, 0),
-    "too much on a closed stream": window(1, flags=SYN | RST) + header(0, 0, 1, MAX_WINDOW + 1),
+    "a ping on a stream": frame(PING, SYN, 1, 0),
+    "a ping that asks and answers": frame(PING, SYN | ACK, 0, 0),
+    "a ping that does neither": frame(PING, 0, 0, 0),
+    "a go-away on a stream": frame(GO_AWAY, 0, 1, 0),
+    "too much on a closed stream": window(1, flags=SYN | RST) + frame(DATA, 0, 1, MAX_WINDOW + 1),
 }
 
 
@@ -260,106 +241,6 @@ def test_a_window_may_be_filled_to_the_last_byte() -> None:
     assert joined(events) == [got(1, bytes(INITIAL_WINDOW))]
     with pytest.raises(RemoteProtocolError):
         machine.receive(data(1, b"x"))
-
-
-# --- windows
-
-
-def test_an_unread_stream_never_holds_more_than_the_initial_window() -> None:
-    machine = opened()
-    machine.receive(data(1, bytes(INITIAL_WINDOW)))
-    assert machine.backlog == 0, "no credit without a reader"
-
-
-HALF = INITIAL_WINDOW // 2
-
-
-def granted(machine: Yamux, stream: int) -> int:
-    """What the only frame that the machine has to send grants on `stream`; 0 if there is none."""
-    if not (wire := machine.data_to_send()):
-        return 0
-    size = int.from_bytes(wire[8:], "big")
-    assert wire == window(stream, size)
-    return size
-
-
-def read(machine: Yamux, stream: int, size: int, now: float = 0.0, rtt: float | None = None) -> int:
-    """`size` bytes come and are read at once; what is granted for it."""
-    machine.receive(data(stream, bytes(size)))
-    machine.credit(stream, size, now=now, rtt=rtt)
-    return granted(machine, stream)
-
-
-def overrun(machine: Yamux, stream: int, size: int) -> None:
-    """The peer may be ahead by exactly `size` bytes. The machine is unusable afterwards."""
-    machine.receive(data(stream, bytes(size)))
-    with pytest.raises(RemoteProtocolError):
-        machine.receive(data(stream, b"x"))
-
-
-def test_half_a_window_read_widens_it() -> None:
-    machine = opened()
-    assert read(machine, 1, HALF - 1) == 0
-    assert read(machine, 1, 1) == HALF + READ_WINDOW - INITIAL_WINDOW
-    overrun(machine, 1, READ_WINDOW)
-
-
-def test_credit_is_returned_at_half_the_window_and_not_before() -> None:
-    machine = opened()
-    read(machine, 1, HALF)
-    half = READ_WINDOW // 2
-    assert read(machine, 1, half - 1) == 0
-    assert read(machine, 1, 1) == half
-    overrun(machine, 1, READ_WINDOW)
-
-
-def test_only_a_reader_that_is_faster_than_the_round_trip_gets_more() -> None:
-    machine = opened()
-    read(machine, 1, HALF, now=0.0)
-    half = READ_WINDOW // 2
-    assert read(machine, 1, half, now=0.001) == half, "the round trip is not known yet"
-    assert read(machine, 1, half, now=0.402, rtt=0.1) == half, (
-        "beyond four round trips: slow enough"
-    )
-    assert read(machine, 1, half, now=0.8, rtt=0.1) == half + READ_WINDOW
-    assert read(machine, 1, READ_WINDOW, now=0.9, rtt=0.1) == READ_WINDOW + MAX_WINDOW // 2
-    assert read(machine, 1, MAX_WINDOW // 2, now=1.0, rtt=0.1) == MAX_WINDOW // 2, "and no more"
-    overrun(machine, 1, MAX_WINDOW)
-
-
-def test_a_window_grows_no_further_than_the_budget() -> None:
-    machine = opened(windows=WindowBudget(1000))
-    assert read(machine, 1, HALF) == HALF + 1000
-    assert read(machine, 1, HALF + 500, now=0.0, rtt=1.0) == HALF + 500
-    overrun(machine, 1, INITIAL_WINDOW + 1000)
-
-
-def test_streams_share_the_budget_of_their_connection() -> None:
-    machine = server(windows=WindowBudget(4000))
-    ids = [1, 3, 5, 7]
-    machine.receive(b"".join(window(stream, flags=SYN) for stream in ids))
-    machine.data_to_send()
-    assert [read(machine, stream, HALF) for stream in ids] == [HALF + 1000] * 4
-
-
-def test_what_a_window_grew_by_is_given_on_when_its_stream_ends() -> None:
-    machine = server(windows=WindowBudget(1000))
-    machine.receive(window(1, flags=SYN))
-    machine.data_to_send()
-    assert read(machine, 1, HALF) == HALF + 1000
-    machine.receive(window(3, flags=SYN))
-    machine.data_to_send()
-    assert read(machine, 3, HALF) == HALF
-    machine.receive(window(1, flags=RST))
-    assert read(machine, 3, HALF) == HALF + 1000
-    overrun(machine, 3, INITIAL_WINDOW + 1000)
-
-
-def test_no_credit_behind_the_end_of_file() -> None:
-    machine = opened()
-    machine.receive(data(1, bytes(INITIAL_WINDOW), flags=FIN))
-    machine.credit(1, INITIAL_WINDOW)
-    assert machine.backlog == 0
 
 
 # --- ends of streams
@@ -396,9 +277,9 @@ def test_what_comes_behind_our_reset_is_dropped() -> None:
     assert machine.receive(begun[:20]) == [got(1, begun[12:20])]
     machine.reset(1)
     machine.reset(1)
-    assert machine.data_to_send() == window(1, flags=RST)
+    assert control_of(machine) == window(1, flags=RST)
     late = begun[20:] + data(1, b"more", flags=FIN) + window(1, 10) + window(1, flags=RST)
-    assert machine.receive(late + header(2, ACK, 0, 5)) == [PongReceived(5)]
+    assert machine.receive(late + frame(PING, ACK, 0, 5)) == [PongReceived(5)]
     assert machine.open_streams == 0 and machine.backlog == 0
 
 
@@ -414,9 +295,9 @@ def test_a_reset_takes_its_place_back_only_with_the_next_read() -> None:
 def test_one_stream_too_many_is_refused_and_its_bytes_are_dropped() -> None:
     machine = server(max_inbound=1)
     machine.receive(window(1, flags=SYN))
-    machine.data_to_send()
+    control_of(machine)
     assert machine.receive(data(3, b"unheard", flags=SYN)) == [StreamRefused(3)]
-    assert machine.data_to_send() == window(3, flags=RST)
+    assert control_of(machine) == window(3, flags=RST)
     machine.receive(window(1, flags=RST))
     assert machine.receive(window(5, flags=SYN)) == [StreamOpened(5)]
 
@@ -426,7 +307,7 @@ def test_one_stream_too_many_is_refused_and_its_bytes_are_dropped() -> None:
 
 def test_after_the_peers_go_away_it_may_still_open_streams_and_we_may_not() -> None:
     machine = server()
-    assert machine.receive(header(3, 0, 0, 0)) == [GoAwayReceived(0)]
+    assert machine.receive(frame(GO_AWAY, 0, 0, 0)) == [GoAwayReceived(0)]
     with pytest.raises(LocalProtocolError):
         machine.open_stream()
     assert machine.receive(window(1, flags=SYN)) == [StreamOpened(1)]
@@ -442,7 +323,7 @@ def test_after_our_go_away_new_streams_are_refused_and_old_ones_live() -> None:
 
 
 FLOODS = {
-    "pings": [header(2, SYN, 0, 1)],
+    "pings": [frame(PING, SYN, 0, 1)],
     "streams that are refused": [window(2 * n + 1, flags=SYN) for n in range(40_000)],
     "streams that are reset": [window(2 * n + 1, flags=SYN | RST) for n in range(40_000)],
     "short streams": [data(2 * n + 1, b"x", flags=SYN | RST) for n in range(40_000)],
@@ -490,5 +371,5 @@ def test_a_flood_whose_answers_are_not_read_is_bounded(frames: list[bytes]) -> N
 def test_pings_whose_answers_are_read_are_welcome() -> None:
     machine = server()
     for _ in range(40_000):
-        machine.receive(header(2, SYN, 0, 1))
-        machine.data_to_send()
+        machine.receive(frame(PING, SYN, 0, 1))
+        control_of(machine)

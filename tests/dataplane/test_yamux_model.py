@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from appliance.dataplane.fair import Turns
-from appliance.dataplane.windows import INITIAL_WINDOW, MAX_WINDOW, WindowBudget
-from appliance.dataplane.yamux import (
+from appliance.dataplane.frames import (
     HEADER_SIZE,
-    MAX_DATA,
     DataReceived,
     EofReceived,
     PongReceived,
@@ -26,10 +24,12 @@ from appliance.dataplane.yamux import (
     StreamOpened,
     StreamRefused,
     WindowOpened,
-    Yamux,
 )
+from appliance.dataplane.windows import INITIAL_WINDOW, MAX_WINDOW, WindowBudget
+from appliance.dataplane.yamux import MAX_DATA, Yamux
 from appliance.errors import LocalProtocolError, RemoteProtocolError
 from appliance.reasons import Reason
+from tests.dataplane.frames import control_of, frame
 
 _PERIOD = 1 << 20
 _NOISE = memoryview(random.Random(7).randbytes(_PERIOD) * 2)
@@ -302,7 +302,7 @@ class TwoEnds(RuleBasedStateMachine):
         assert self.shared.left == SHARED_GROWTH
         for sender, machine in enumerate(self.ends):  # every place is free again
             fresh = [machine.open_stream() for _ in range(MAX_INBOUND)]
-            got = self.ends[1 - sender].receive(machine.data_to_send())
+            got = self.ends[1 - sender].receive(control_of(machine))
             assert got == [StreamOpened(number) for number in fresh]
 
 
@@ -310,18 +310,8 @@ TestTwoEnds = TwoEnds.TestCase
 TestTwoEnds.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 
 
-def _frame(kind: int, flags: int, stream: int, length: int, payload: bytes) -> bytes:
-    return (
-        bytes([0, kind])
-        + flags.to_bytes(2, "big")
-        + stream.to_bytes(4, "big")
-        + length.to_bytes(4, "big")
-        + payload
-    )
-
-
 _plausible = st.builds(
-    _frame,
+    frame,
     st.integers(0, 4),
     st.integers(0, 17),
     st.integers(0, 9),
@@ -350,7 +340,7 @@ def test_no_bytes_raise_anything_but_a_remote_protocol_error(
         try:
             machine.receive(piece)
         except RemoteProtocolError as error:
-            assert error.reason is Reason.YAMUX_VIOLATION  # noqa: PT017
+            assert error.reason is Reason.YAMUX_VIOLATION  # noqa: PT017 - it need not raise
             return
         assert machine.open_streams <= 3 + len(mine)
 

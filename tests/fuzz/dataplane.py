@@ -19,20 +19,20 @@ from random import Random
 from typing import Final
 
 from appliance.dataplane.channel import CipherState, SecureChannel
-from appliance.dataplane.windows import INITIAL_WINDOW, WindowBudget
-from appliance.dataplane.yamux import (
+from appliance.dataplane.frames import (
     HEADER_SIZE,
-    MAX_CONTROL_BACKLOG,
     DataReceived,
     EofReceived,
     ResetReceived,
     StreamOpened,
     StreamRefused,
-    Yamux,
 )
+from appliance.dataplane.windows import INITIAL_WINDOW, WindowBudget
+from appliance.dataplane.yamux import MAX_CONTROL_BACKLOG, Yamux
 from appliance.errors import Fault, RemoteProtocolError
 from appliance.reasons import Reason
 from appliance.wire import multistream
+from tests.dataplane.frames import control_of
 
 MAX_INBOUND: Final = 500
 OWN_STREAMS: Final = 3
@@ -141,7 +141,7 @@ def yamux_outcome(pieces: list[bytes]) -> Outcome:
     if end is not None:
         return ("violation", end)
     _check(machine.backlog % HEADER_SIZE == 0, "half a frame of ours")
-    return streams, control, machine.open_streams, machine.data_to_send()
+    return streams, control, machine.open_streams, control_of(machine)
 
 
 _PLAIN: Final = Random(5).randbytes(1000)

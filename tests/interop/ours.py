@@ -17,7 +17,7 @@ from appliance.bridge.identity import Identity
 from appliance.bridge.negotiate import NegotiatedStream
 from appliance.bridge.puncher import Puncher
 from appliance.bridge.relay import RelayService
-from appliance.bridge.reservations import ReservationKeeper
+from appliance.bridge.reservations import RelayState, ReservationKeeper
 from appliance.bridge.telemetry import Telemetry
 from appliance.errors import Fault, StreamReset
 from appliance.network import Endpoint
@@ -35,6 +35,32 @@ def parse(addr: str) -> tuple[Endpoint, str, str | None]:
     relay, _, target = addr.partition("/p2p-circuit/p2p/")
     _, _, ip, _, port, _, peer_id = relay.split("/")
     return Endpoint(ip, int(port)), peer_id, target or None
+
+
+def best(host: Host, peer_id: str) -> Connection | None:
+    """The connection that new streams go to: a direct one if there is one."""
+    living = (conn for conn in host.connections(peer_id) if not conn.closed)
+    return host.direct_to(peer_id) or next(living, None)
+
+
+async def connect(host: Host, addr: str) -> Connection:
+    """A connection to the peer of that address, through a relay if it names one. Raises Fault."""
+    endpoint, peer_id, target = parse(addr)
+    conn = await host.connect(endpoint, peer_id)
+    return conn if target is None else await dial_through(host, conn, target)
+
+
+async def reserve(nursery: trio.Nursery, keeper: ReservationKeeper, addr: str) -> RelayState:
+    """A reservation at the relay of that address, kept in `nursery`. Raises Fault."""
+    endpoint, peer_id, _ = parse(addr)
+    made = trio.Event()
+    keeper.on_outcome.append(lambda _state, _ok: made.set())
+    nursery.start_soon(keeper.keep, endpoint, peer_id)
+    await made.wait()
+    state = keeper.relays[peer_id]
+    if state.failure is not None:
+        raise state.failure
+    return state
 
 
 async def read_all(stream: NegotiatedStream) -> bytes:
@@ -108,28 +134,16 @@ class Ours:
     # --- what it is told to do
 
     def best(self, peer_id: str) -> Connection:
-        """The connection that new streams go to: a direct one if there is one."""
-        conns = [conn for conn in self.host.connections(peer_id) if not conn.closed]
-        if not conns:
+        conn = best(self.host, peer_id)
+        if conn is None:
             raise PeerError(f"ours: no connection to {peer_id}")
-        return self.host.direct_to(peer_id) or conns[0]
+        return conn
 
     async def _connect(self, addr: str) -> Reply:
-        endpoint, peer_id, target = parse(addr)
-        conn = await self.host.connect(endpoint, peer_id)
-        if target is not None:
-            conn = await dial_through(self.host, conn, target)
-        return describe(conn)
+        return describe(await connect(self.host, addr))
 
     async def _reserve(self, addr: str) -> Reply:
-        endpoint, peer_id, _ = parse(addr)
-        made = trio.Event()
-        self.keeper.on_outcome.append(lambda _state, _ok: made.set())
-        self._nursery.start_soon(self.keeper.keep, endpoint, peer_id)
-        await made.wait()
-        state = self.keeper.relays[peer_id]
-        if state.failure is not None:
-            raise state.failure
+        state = await reserve(self._nursery, self.keeper, addr)
         return {
             "expires": state.expires,
             "seconds": state.limit.seconds,
@@ -154,11 +168,11 @@ class Ours:
         await stream.aclose()
         return {"ms": (trio.current_time() - started) / 3 * 1000}
 
-    async def _echo(self, peer: str, bytes: int, agreed: bool) -> Reply:  # noqa: A002
+    async def _echo(self, peer: str, bytes: int, agreed: bool) -> Reply:  # noqa: A002 - as the tests say it
         got = await self._send(peer, ECHO, bytes, agreed)
         return {"bytes": len(got), "sha256": hashlib.sha256(got).hexdigest()}
 
-    async def _digest(self, peer: str, bytes: int, agreed: bool) -> Reply:  # noqa: A002
+    async def _digest(self, peer: str, bytes: int, agreed: bool) -> Reply:  # noqa: A002 - as the tests say it
         return {"answer": (await self._send(peer, DIGEST, bytes, agreed)).decode()}
 
     async def _send(self, peer: str, protocol: str, size: int, agreed: bool) -> bytes:
@@ -202,7 +216,7 @@ class Ours:
             return {"ended": "reset"}
         return {"ended": "eof"}
 
-    async def _exchange(self, peer: str, protocol: str, hex: str) -> Reply:  # noqa: A002
+    async def _exchange(self, peer: str, protocol: str, hex: str) -> Reply:  # noqa: A002 - as the tests say it
         stream = self.best(peer).open(protocol)
         await stream.send_all(bytes.fromhex(hex))
         got = await read_all(stream)

@@ -16,16 +16,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from appliance.dataplane.streams import Carrier
-from appliance.dataplane.yamux import (
+from appliance.dataplane.frames import (
     DataReceived,
     EofReceived,
     GoAwayReceived,
     PongReceived,
     ResetReceived,
     StreamOpened,
-    Yamux,
 )
+from appliance.dataplane.streams import Carrier
+from appliance.dataplane.yamux import Yamux
 from appliance.errors import StreamReset
 from tests.dataplane.carriers import carrier_pair
 from tests.dataplane.conformance.muxers import MUXERS, end, running
@@ -50,6 +50,7 @@ from tests.dataplane.conformance.wire import (
     Frame,
     Parser,
 )
+from tests.dataplane.frames import control_of
 from tests.interop.peers import pattern
 
 RECORDINGS = [
@@ -200,7 +201,7 @@ def test_our_machine_understands_every_byte(recording: Recording, cut: str) -> N
         else:
             for frame in ours.feed(chunk.data):
                 do(frame)
-        for frame in said.feed(machine.data_to_send()):
+        for frame in said.feed(control_of(machine)):
             if frame.kind != GO_AWAY and frame.flags == ACK:
                 value = frame.length if frame.kind == PING else 0
                 account.answers.append((frame.kind, frame.stream, value))

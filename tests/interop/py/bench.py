@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import trio
 from libp2p.abc import IHost, INetStream
@@ -16,27 +14,10 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from multiaddr import Multiaddr
 
+from tests.interop.bench import READY, SMALL_SIZE, WRITE_SIZE, Close, Flood, Reply, timed
+
 SINK: Final = TProtocol("/bench/sink/1.0.0")
 SMALL: Final = TProtocol("/bench/echo/1.0.0")
-READY: Final = b"+"
-WRITE_SIZE: Final = 64 * 1024
-SMALL_SIZE: Final = 64
-EVERYBODY: Final = 1 << 20
-"""More than any benchmark has of anything."""
-
-Reply = dict[str, Any]
-
-
-@dataclass
-class Flood:
-    """A set of streams that are being written to."""
-
-    stop: bool = False
-    sent: int = 0
-    confirmed: int = 0
-    running: int = 0
-    faults: list[str] = field(default_factory=list)
-    over: trio.Event = field(default_factory=trio.Event)
 
 
 async def read(stream: INetStream, size: int) -> bytes:
@@ -62,21 +43,6 @@ async def exchange(stream: INetStream) -> None:
     await stream.write(bytes(SMALL_SIZE))
     if not await read_small(stream):
         raise ConnectionError("the echo ended early")
-
-
-async def timed(
-    count: int, seconds: float, body: Callable[[], Awaitable[INetStream | None]]
-) -> Reply:
-    """Microseconds of `body`, run so many times or for so long. What it returns is closed."""
-    taken: list[int] = []
-    until = time.perf_counter() + seconds
-    while len(taken) < count and time.perf_counter() < until:
-        began = time.perf_counter()
-        opened = await body()
-        taken.append(round((time.perf_counter() - began) * 1e6))
-        if opened is not None:
-            await opened.close()
-    return {"us": taken}
 
 
 class Bench:
@@ -130,18 +96,14 @@ class Bench:
                 answer += more
             flood.confirmed += int(answer or b"0")
         except Exception as error:  # noqa: BLE001 - whatever it was, the harness is told
-            flood.faults.append(f"{type(error).__name__}: {error}")
+            flood.faults.add(f"{type(error).__name__}: {error}")
         finally:
             flood.running -= 1
             if not flood.running:
                 flood.over.set()
 
     async def ebb(self) -> Reply:
-        self._flood.stop = True
-        await self._flood.over.wait()
-        if self._flood.faults:
-            raise ConnectionError("; ".join(sorted(set(self._flood.faults))))
-        return {"sent": self._flood.sent, "confirmed": self._flood.confirmed}
+        return await self._flood.end()
 
     async def sunk(self) -> Reply:
         return {"at": time.monotonic(), "bytes": self._sinks}
@@ -150,10 +112,10 @@ class Bench:
         async def opened() -> INetStream:
             return await self._host.new_stream(ID.from_string(peer), [SMALL])
 
-        async def once() -> INetStream:
+        async def once() -> Close:
             stream = await opened()
             await exchange(stream)
-            return stream
+            return stream.close
 
         if fresh:
             return await timed(count, seconds, once)

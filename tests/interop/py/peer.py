@@ -34,7 +34,8 @@ from libp2p.tools.anyio_service import background_trio_service
 from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
 
-from tests.interop.py.bench import EVERYBODY, Bench
+from tests.interop.bench import EVERYBODY
+from tests.interop.py.bench import Bench
 
 ECHO: Final = TProtocol("/echo/1.0.0")
 DIGEST: Final = TProtocol("/interop/digest/1.0.0")
@@ -197,11 +198,11 @@ class Peer:
         [rtt] = await PingService(self.host).ping(ID.from_string(peer))
         return {"ms": rtt / 1000}
 
-    async def echo(self, peer: str = "", bytes: int = 0, **_: Any) -> Reply:  # noqa: A002
+    async def echo(self, peer: str = "", bytes: int = 0, **_: Any) -> Reply:  # noqa: A002 - as the tests say it
         got = await self.send(peer, ECHO, bytes)
         return {"bytes": len(got), "sha256": hashlib.sha256(got).hexdigest()}
 
-    async def digest(self, peer: str = "", bytes: int = 0, **_: Any) -> Reply:  # noqa: A002
+    async def digest(self, peer: str = "", bytes: int = 0, **_: Any) -> Reply:  # noqa: A002 - as the tests say it
         return {"answer": (await self.send(peer, DIGEST, bytes)).decode()}
 
     async def send(self, peer: str, protocol: str, size: int) -> bytes:
@@ -230,7 +231,7 @@ class Peer:
         self,
         peer: str = "",
         protocol: str = "",
-        hex: str = "",  # noqa: A002
+        hex: str = "",  # noqa: A002 - as the tests say it
         **_: Any,
     ) -> Reply:
         stream = await self.open(peer, protocol)
