@@ -10,25 +10,28 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from appliance.errors import Refused
 from appliance.network import Endpoint
 from appliance.reasons import Reason
 
-PUNCH_SPARE: Final = 16
-"""Sockets above each cap that only the addresses of punches in progress may take: as many as
-punches run at once. More would let a peer that announces an address flood us from there."""
-
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """Connections in all and from one IP address; handshakes at once; streams of one peer."""
+    """The plan's caps (`sizing`), as far as the host keeps them."""
 
     connections: int
+    """In all, those that shake hands included."""
     connections_per_ip: int = 32
     handshakes: int = 64
     streams_per_connection: int = 64
+    punches: int = 8
+    """At once; also the sockets above each cap that only the addresses of punches in progress may
+    take. More would let a peer that announces an address flood us from there."""
+    dials: int = 16
+    """Sockets that are being connected."""
+    dials_per_second: int = 15
+    """New connections that we begin, over a while."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +96,7 @@ class Gate:
             raise Refused(Reason.SHUTTING_DOWN)
         limits = self.limits
         expected = any(ip in expected.hosts for expected in self._expected)
-        spare = PUNCH_SPARE if expected else 0
+        spare = limits.punches if expected else 0
         if self.handshakes >= limits.handshakes + spare:
             raise Refused(Reason.HANDSHAKES_FULL, f"{limits.handshakes} at once")
         self.check_room(spare=spare)

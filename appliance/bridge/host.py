@@ -16,6 +16,7 @@ import trio
 
 from appliance.bridge import identify, transport
 from appliance.bridge.connection import Connection, Direct, Direction, Relayed, peer_deadline
+from appliance.bridge.dialling import Dialling
 from appliance.bridge.gate import Expected, Gate, HostLimits
 from appliance.bridge.guard import guarded, supervised
 from appliance.bridge.identity import Identity
@@ -84,6 +85,8 @@ class Host:
         """Asked before a connection is closed as idle: whether somebody counts on it."""
         self.plane = Plane(plane or PlaneLimits())
         self.alarms = Alarms()
+        self.limits = limits
+        self.dialling = Dialling(limits.dials, limits.dials_per_second)
         self._gate = Gate(limits)
         self._stack = stack
         self._noise = stack.security(identity)
@@ -228,7 +231,10 @@ class Host:
             raise Refused(Reason.DIAL_FAILED, f"{endpoint} is no machine's address")
         source = None if any_port else self._source_for(endpoint)
         with peer_deadline(DIAL_DEADLINE, Reason.DIAL_TIMEOUT):
-            tcp = await transport.dial(endpoint, source)
+            if not punched:
+                await self.dialling.turn()
+            async with self.dialling.socket():
+                tcp = await transport.dial(endpoint, source)
         path = Direct(endpoint, tcp.local, source is not None, punched)
         return await self.adopt(
             tcp, path, "outbound", client=client, expect=peer_id, introduced_by=introduced_by
@@ -256,7 +262,7 @@ class Host:
                 raise Refused(Reason.SHUTTING_DOWN)
             if isinstance(carrier, TcpStream):
                 carrier.fit_to_path()
-        except BaseException as error:
+        except BaseException as error:  # Cancelled too: no session owns the carrier yet
             carrier.reset()
             if isinstance(error, StreamReset):
                 raise Fault(Reason.HANDSHAKE_FAILED, str(error)) from error

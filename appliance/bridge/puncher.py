@@ -31,8 +31,6 @@ EXCHANGE_DEADLINE: Final = 10.0
 """Seconds for one round of CONNECT, CONNECT, SYNC."""
 PUNCH_DEADLINE: Final = 6.0
 """Seconds from SYNC to a connection: TCP's SYNs at 0, 1 and 3 s, plus the handshake."""
-MAX_AT_ONCE: Final = 16
-"""Punches in progress; more wait their turn."""
 RELAYED_GRACE: Final = 5.0
 """Seconds that the relayed connection outlives the direct one (spec: "a grace period")."""
 _HOPELESS: Final = (Reason.UNSUPPORTED_PROTOCOL, Reason.PUNCH_NO_ADDRESSES)
@@ -46,12 +44,13 @@ Side = Literal["initiator", "receiver"]
 
 
 class Puncher:
-    """Upgrades relayed connections. `run` owns the tasks."""
+    """Upgrades relayed connections, so many at once as the host's limits say; more wait their
+    turn. `run` owns the tasks."""
 
     def __init__(self, host: Host, rng: random.Random) -> None:
         self._host = host
         self._rng = rng
-        self._slots = trio.CapacityLimiter(MAX_AT_ONCE)
+        self._slots = trio.CapacityLimiter(host.limits.punches)
         self._nursery: trio.Nursery | None = None
         # By connection number: how the last round that we answered failed, or will have if the
         # connection ends now. The starter may begin another one, or give up without a word.
@@ -111,6 +110,8 @@ class Puncher:
     async def _round(self, conn: Connection) -> None:
         """One round as its starter. Raises Fault."""
         with ExitStack() as expecting:
+            # Before the exchange: after it, time is short.
+            await self._host.dialling.ready()
             plan, targets = await self._exchange(conn, expecting)
             await self._punch(conn, plan, targets)
 
@@ -229,6 +230,8 @@ class Puncher:
         if not targets and (plan.client or not self._host.announced()):
             # The server could still be dialled; the client would not know whom it accepts.
             raise nowhere
+        # Repetitions meet the entry that the first dial made in the router's table.
+        self._host.dialling.spend(len(targets))
         starts = trio.current_time() + plan.after
         window = RedialWindow(starts)
         faults: list[Fault] = []
