@@ -58,6 +58,10 @@ bench: $(VENV)/.dev  ## measure us beside go, rust, js and stock py peers: docs/
 	@for peer in go js rust; do tests/interop/build $$peer || echo "==> without the $$peer peer its cells fail"; done
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: capacity
+capacity: $(VENV)/.dev  ## load a daemon to its caps within the limits of three machines (root; ARGS=router-512m)
+	@exec $(BIN)/python -m tests.bench.capacity $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.dev  ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -27,7 +27,7 @@ from appliance.addresses.store import AddressBook
 from appliance.bridge.circuits import CircuitAcceptor
 from appliance.bridge.guard import supervised
 from appliance.bridge.host import Host, HostLimits
-from appliance.bridge.identity import KEY_FILE, Identity, load_or_create
+from appliance.bridge.identity import Identity, load_or_create
 from appliance.bridge.kaspa import KaspaStreams
 from appliance.bridge.puncher import Puncher
 from appliance.bridge.relay import RelayService
@@ -50,8 +50,6 @@ from appliance.sizing.model import Plan
 from appliance.wire.kaspa import LIBP2P_TIMEOUTS
 
 BOOK_DIR: Final = "addresses"
-SPARE_CONNECTIONS: Final = 16
-"""Connections beyond what the caps need: peers that identify, ask and leave."""
 NODE_RETRY: Final = 5.0
 """Seconds after which the embedded node dials a slot again (kaspad: 30 s): it is on loopback."""
 _log = logging.getLogger("appliance.app")
@@ -135,7 +133,7 @@ def _sentence(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 @asynccontextmanager
 async def _parts(declaration: Declaration, plan: Plan) -> AsyncIterator[Appliance]:
-    identity = load_or_create(declaration.state.dir / KEY_FILE)
+    identity = load_or_create(declaration.identity.key.path)
     logs.protect(identity.keys.private_key.to_bytes())
     book = await trio.to_thread.run_sync(
         AddressBook.open, declaration.state.dir / BOOK_DIR, declaration.network
@@ -157,19 +155,26 @@ def _compose(
         external=spec.external,
         listen=spec.listen,
         interfaces=_interfaces(),
-        node=declaration.node.p2p,
+        # A node elsewhere says nothing about where we can be reached.
+        node=None if declaration.node.kind == "remote" else declaration.node.p2p,
     )
-    peers = caps.inbound_private + caps.outbound_private
-    relaying = caps.relay_reservations + caps.relay_circuits if role.is_public else 0
     host = Host(
         identity,
-        HostLimits(peers + relaying + len(spec.relays) + SPARE_CONNECTIONS),
+        HostLimits(
+            connections=caps.connections,
+            connections_per_ip=caps.connections_per_ip,
+            handshakes=caps.handshakes,
+            punches=caps.punches,
+            dials=caps.dials,
+            dials_per_second=caps.dials_per_second,
+        ),
         telemetry,
         external=role.reachable,
         allow_private=spec.dial_private,
         plane=PlaneLimits(
             connection_unread=caps.unread_bytes_per_connection,
             total_unread=caps.unread_bytes,
+            assured=caps.unread_bytes_assured,
             connection_growth=caps.unread_bytes_per_connection,
             total_growth=caps.unread_bytes,
         ),
@@ -233,6 +238,7 @@ def _interfaces() -> list[str]:
 
 def _embedded(appliance: Appliance, rng: random.Random) -> EmbeddedNode | None:
     declaration, node = appliance.declaration, appliance.declaration.node
+    caps = appliance.plan.caps
     if node.kind != "embedded":
         return None
     slots = [slot.listening for slot in appliance.slots]
@@ -244,6 +250,7 @@ def _embedded(appliance: Appliance, rng: random.Random) -> EmbeddedNode | None:
         retry=NODE_RETRY,
         timeouts=LIBP2P_TIMEOUTS,
         rng=rng,
+        inbound_limit=caps.inbound_direct + caps.inbound_private,
     )
 
 
@@ -311,11 +318,13 @@ async def _start_listeners(appliance: Appliance, nursery: trio.Nursery) -> None:
             raise ApplianceError(f"unknown command {command!r}", hint="commands: status")
         return reporting.status(appliance).as_dict()
 
-    spec = declaration.control
-    await nursery.start(control.serve, spec.socket, spec.group, answer)
+    spec, caps = declaration.control, appliance.plan.caps
+    serve_control = partial(control.serve, clients=caps.operators)
+    await nursery.start(serve_control, spec.socket, spec.group, answer)
     if declaration.metrics.listen is not None:
+        serve_metrics = partial(metrics_http.serve, clients=caps.scrapers)
         appliance.metrics = await nursery.start(
-            metrics_http.serve, declaration.metrics.listen, lambda: reporting.snapshot(appliance)
+            serve_metrics, declaration.metrics.listen, lambda: reporting.snapshot(appliance)
         )
     for slot in appliance.slots:
         await slot.listen()

@@ -31,7 +31,7 @@ async def dial_through(host: Host, relay: Connection, target_id: str) -> Connect
             reply = expect_status(decode_hop(await stream.receive_message()))
         if not reply.ok:
             raise Refused(Reason.TARGET_UNREACHABLE, f"the relay answered {reply.name}")
-    except BaseException as error:
+    except BaseException as error:  # Cancelled too: half an exchange is no circuit
         stream.reset()
         if isinstance(error, StreamReset):
             raise Fault(Reason.TARGET_UNREACHABLE, f"the relay hung up: {error}") from error

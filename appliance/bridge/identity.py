@@ -6,7 +6,6 @@ The file is the protobuf encoding of a libp2p private key, the same that relay-c
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from appliance.bridge.library import lean
+from appliance.declaration.secrets import SecretFile
 from appliance.errors import ApplianceError
 
 with lean():
@@ -23,7 +23,6 @@ with lean():
     from libp2p.peer.id import ID
 
 KEY_FILE = "identity.key"
-_MAX_KEY_FILE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,50 +45,23 @@ class Identity:
 def load_or_create(path: Path) -> Identity:
     """The identity in `path`, made (with mode 0600, its directory with 0700) if there is none.
 
-    Raises ApplianceError if the file cannot be read, is no ed25519 key, or others may read it;
-    an existing file is never changed.
+    Raises ApplianceError if the file cannot be read, is no ed25519 key, or breaks the rule of
+    `declaration.secrets`; an existing file is never changed.
     """
     return _load(path) or _create(path)
 
 
 def _load(path: Path) -> Identity | None:
     """None if there is no such file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
-        raise ApplianceError(
-            f"{path}: cannot read the identity key: {path.parent} is not a directory",
-            hint="move that file away, or set state.dir to another place",
-        ) from None
-    except OSError as error:
-        raise ApplianceError(
-            f"{path}: cannot read the identity key: {_why(error)}",
-            hint="the daemon's user must own it; without it the appliance would be a stranger",
-        ) from error
-    try:
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            data = file.read(_MAX_KEY_FILE + 1)
-    except OSError as error:
-        raise ApplianceError(
-            f"{path}: cannot read the identity key: {_why(error)}",
-            hint="move what is there away, or restore the key from a backup",
-        ) from error
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise ApplianceError(
-            f"{path}: the identity key can be read by others (mode {status.st_mode & 0o777:o})",
-            hint=f"chmod 600 {path}",
-        )
-    return _parse(path, data)
+    secret = SecretFile(path).read("identity key")
+    return None if secret is None else _parse(path, secret.reveal())
 
 
 def _parse(path: Path, data: bytes) -> Identity:
     hint = "restore it from a backup, or move it away to get a new identity"
     try:
-        message = PrivateKey.deserialize_from_protobuf(data[:_MAX_KEY_FILE])
-        if len(data) > _MAX_KEY_FILE or message.key_type != KeyType.Ed25519.value:
+        message = PrivateKey.deserialize_from_protobuf(data)
+        if message.key_type != KeyType.Ed25519.value:
             raise ValueError("not an ed25519 key")
         # The protobuf form holds seed and public key; older writers left the public key out.
         if len(message.data) not in (32, 64):
@@ -132,7 +104,7 @@ def _create(path: Path) -> Identity:
     except OSError as error:
         raise ApplianceError(
             f"{path}: cannot write the identity key: {_why(error)}",
-            hint="state.dir must be a directory that the daemon's user may write",
+            hint="its directory must be one that the daemon's user may write",
         ) from error
     return identity
 

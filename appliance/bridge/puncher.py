@@ -135,7 +135,7 @@ class Puncher:
         except StreamReset as error:
             await self._expect_support(conn)
             raise _reset(conn, error) from error
-        except BaseException:
+        except BaseException:  # Cancelled too: the peer must not wait for the rest
             if stream is not None:
                 stream.reset()
             raise

@@ -43,7 +43,7 @@ async def listen(endpoints: Sequence[Endpoint]) -> list[trio.socket.SocketType]:
             sockets.append(sock)
             await sock.bind((endpoint.host, endpoint.port))
             sock.listen(BACKLOG)
-    except BaseException as error:
+    except BaseException as error:  # Cancelled too: all of them or none
         for sock in sockets:
             sock.close()
         if isinstance(error, OSError):
@@ -91,7 +91,7 @@ async def dial(target: Endpoint, source: Endpoint | None) -> TcpStream:
             await sock.bind((source.host, source.port))
         await sock.connect((target.host, target.port))
         return TcpStream(sock, frees_port=source is not None)
-    except BaseException as error:
+    except BaseException as error:  # Cancelled too
         sock.close()
         if isinstance(error, OSError):
             taken = source is not None and error.errno == errno.EADDRNOTAVAIL

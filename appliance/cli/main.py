@@ -27,6 +27,8 @@ class Verb(Protocol):
 VERBS: Final[dict[str, str]] = {
     "validate": "check a declaration without touching the machine",
     "plan": "show every budget and cap with its derivation",
+    "diff": "what a change of declaration would change",
+    "migrate": "rewrite an older declaration in the current version",
     "profiles": "the hardware catalogue; --detect describes this machine",
     "run": "the daemon, in the foreground",
     "status": "role, reach, relays, punches, caps in use, node, faults",

@@ -27,14 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from appliance import startup
+    from appliance.cli.declared import opened
     from appliance.cli.plan import choose_profile
-    from appliance.declaration import load
     from appliance.declaration.wishes import wishes
     from appliance.sizing import plan
 
-    # The declaration and the plan first: a fault in them is told before the slow imports.
-    declaration = apply_run_flags(load(args.file), args)
+    # The declaration, the plan and the machine first: a fault is told before the slow imports.
+    file = opened(args.file)
+    declaration = apply_run_flags(file.declaration, args)
     found = plan(choose_profile(declaration)[0], wishes(declaration))
+    if problems := startup.check(declaration, found):
+        raise file.refusal(problems)
+    startup.raise_nofile(found.unit["LimitNOFILE"])
 
     with _leaving_at_once():
         import trio
@@ -88,6 +93,9 @@ def _introduce(appliance: Appliance, file: str) -> None:
         *(f"  slot      {s.listening} reaches {s.spec.peer_id}" for s in appliance.slots),
         f"  look      {_ourselves()} status {shlex.quote(file)}",
     ]
+    if appliance.plan.kaspad is not None:
+        slots = (f"--addpeer={slot.listening}" for slot in appliance.slots)
+        lines.append(f"  kaspad    {' '.join((*appliance.plan.kaspad.flags, *slots))}")
     if appliance.metrics is not None:
         lines.append(f"  metrics   http://{appliance.metrics}/metrics")
     lines.append("Ctrl-C stops it.")

@@ -54,10 +54,13 @@ def _hosts(declaration: Declaration) -> Iterator[Problem]:
             yield Problem((path,), f"no machine can listen on {endpoint.host}")
     dialled = [(f"node.addpeer[{i}]", endpoint) for i, endpoint in enumerate(node.addpeer)]
     dialled += [(f"node.connect[{i}]", endpoint) for i, endpoint in enumerate(node.connect)]
-    if node.kind == "kaspad":
+    if node.kind != "embedded":
         dialled.append(("node.p2p", node.p2p))
     for path, endpoint in dialled:
-        if not is_assignable(endpoint.host) or endpoint.port == 0:
+        if path == "node.p2p" and node.kind == "remote" and _is_here(endpoint):
+            message = f"{endpoint} is no other machine; for a kaspad on this one use kind: kaspad"
+            yield Problem((path, "node.kind"), message)
+        elif not is_assignable(endpoint.host) or endpoint.port == 0:
             yield Problem((path,), f"{endpoint} cannot be dialled")
     slots = bridge.slots.host
     if not _is_unspecified(bridge.slots) and not is_assignable(slots):
@@ -72,7 +75,7 @@ def _ports(declaration: Declaration) -> Iterator[Problem]:
     if first + count - 1 > 65535:
         message = f"{count} slots from port {first} on run past port 65535"
         yield Problem(("bridge.slots", "bridge.peers"), message)
-    if first == 0 and count and declaration.node.kind == "kaspad":
+    if first == 0 and count and declaration.node.kind != "embedded":
         message = "port 0 leaves the slots' ports open, but kaspad must be told them by --addpeer"
         yield Problem(("bridge.slots", "node.kind"), message)
 
@@ -81,7 +84,7 @@ def _collisions(declaration: Declaration) -> Iterator[Problem]:
     node = declaration.node
     sockets: list[tuple[str, str, Endpoint]] = []
     # A kaspad at any other address may be on another machine.
-    if node.kind == "embedded" or ipaddress.ip_address(node.p2p.host).is_loopback:
+    if node.kind == "embedded" or _is_loopback(node.p2p):
         sockets.append(("node.p2p", "the node", node.p2p))
     for index, endpoint in enumerate(declaration.bridge.listen):
         sockets.append((f"bridge.listen[{index}]", "the bridge", endpoint))
@@ -101,9 +104,15 @@ def _collisions(declaration: Declaration) -> Iterator[Problem]:
 
 
 def _node(declaration: Declaration) -> Iterator[Problem]:
-    node = declaration.node
-    if node.kind != "kaspad":
+    node, bridge = declaration.node, declaration.bridge
+    if node.kind == "embedded":
         return
+    if node.kind == "remote" and bridge.peers and _is_loopback(bridge.slots):
+        message = (
+            f"a node on another machine cannot dial slots on {bridge.slots.host}; give "
+            "bridge.slots the address of this machine in the LAN"
+        )
+        yield Problem(("bridge.slots", "node.kind", "bridge.peers"), message)
     for path, given in (("node.addpeer", node.addpeer), ("node.connect", node.connect)):
         if given:
             flag = path.replace("node.", "--")
@@ -115,7 +124,7 @@ def _role(declaration: Declaration) -> Iterator[Problem]:
     bridge = declaration.bridge
     if bridge.relay_mode != "on" or bridge.dial_private:
         return
-    if all(ipaddress.ip_address(endpoint.host).is_loopback for endpoint in bridge.listen):
+    if all(_is_loopback(endpoint) for endpoint in bridge.listen):
         listen = ", ".join(map(str, bridge.listen))
         message = (
             f"'on' is impossible while bridge.listen is loopback only ({listen}); "
@@ -180,23 +189,59 @@ def _external(declaration: Declaration) -> Iterator[Problem]:
 
 
 def _caps(declaration: Declaration) -> Iterator[Problem]:
-    target, per_relay = (
-        declaration.bridge.private_inbound_target,
-        declaration.bridge.per_relay_inbound,
+    """What is said outright must not contradict itself; what the machine allows is the plan's."""
+    caps, bridge, node = declaration.caps, declaration.bridge, declaration.node
+    target = ("bridge.private_inbound_target", bridge.private_inbound_target)
+    circuits = ("caps.relay_circuits", caps.relay_circuits)
+    reservations = ("caps.relay_reservations", caps.relay_reservations)
+    rate = ("caps.relay_bytes_per_second", caps.relay_bytes_per_second)
+    parts = (
+        ("bridge.per_relay_inbound", bridge.per_relay_inbound, "through one relay", target),
+        ("caps.unknown_relay_inbound", caps.unknown_relay_inbound, "by unknown relays", target),
+        ("caps.relay_circuits_per_peer", caps.relay_circuits_per_peer, "of one peer", circuits),
+        (
+            "caps.relay_reservations_per_ip",
+            caps.relay_reservations_per_ip,
+            "from one IP address",
+            reservations,
+        ),
+        (
+            "caps.relay_circuit_bytes_per_second",
+            caps.relay_circuit_bytes_per_second,
+            "for one circuit",
+            rate,
+        ),
     )
-    if target is not None and per_relay is not None and per_relay > target:
-        message = f"{per_relay} through one relay is more than the {target} of them all"
-        yield Problem(("bridge.per_relay_inbound", "bridge.private_inbound_target"), message)
+    for path, part, which, (whole_path, whole) in parts:
+        if part is not None and whole is not None and part > whole:
+            message = f"{part} {which} is more than the {whole} of them all"
+            yield Problem((path, whole_path), message)
+    dials = "node.connect" if node.connect else "node.addpeer"
+    wanted = (
+        ("caps.outbound_private", caps.outbound_private, "bridge.peers", len(bridge.peers)),
+        ("caps.outbound_direct", caps.outbound_direct, dials, len(node.connect or node.addpeer)),
+    )
+    for path, cap, list_path, count in wanted:
+        if cap is not None and cap < count:
+            yield Problem((path, list_path), f"{cap} is too few for the {count} of {list_path}")
 
 
 def _paths(declaration: Declaration) -> Iterator[Problem]:
-    socket, state = declaration.control.socket, declaration.state.dir
+    socket, state, key = (
+        declaration.control.socket,
+        declaration.state.dir,
+        declaration.identity.key.path,
+    )
     length = len(str(socket).encode())
     if length > MAX_SOCKET_PATH:
         message = f"{length} bytes; a Unix socket's path has at most {MAX_SOCKET_PATH}"
         yield Problem(("control.socket", "state.dir"), message)
     if socket == state or socket in state.parents:
         yield Problem(("control.socket", "state.dir"), f"{socket} is a directory (state.dir)")
+    if key == state or key in state.parents:
+        yield Problem(("identity.key", "state.dir"), "is a directory (state.dir)")
+    if key == socket:
+        yield Problem(("identity.key", "control.socket"), "is the control socket (control.socket)")
 
 
 def _overlap(a: Endpoint, b: Endpoint) -> bool:
@@ -207,3 +252,15 @@ def _overlap(a: Endpoint, b: Endpoint) -> bool:
 
 def _is_unspecified(endpoint: Endpoint) -> bool:
     return ipaddress.ip_address(endpoint.host).is_unspecified
+
+
+def _is_loopback(endpoint: Endpoint) -> bool:
+    return ipaddress.ip_address(endpoint.host).is_loopback
+
+
+def _is_here(endpoint: Endpoint) -> bool:
+    """Whether the address means this machine, also as IPv6 writes IPv4."""
+    address = ipaddress.ip_address(endpoint.host)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_unspecified

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from appliance.declaration import checks
-from appliance.declaration.kinds import parse_external
-from appliance.declaration.model import BridgeSpec, Declaration, NodeSpec
+from appliance.declaration.kinds_address import parse_external
+from appliance.declaration.model import BridgeSpec, CapsSpec, Declaration, NodeSpec
 from appliance.errors import ApplianceError
 from appliance.network import Endpoint
 
@@ -30,6 +30,7 @@ class RunFlags:
     libp2p_relay_port: int | None = None
     libp2p_private_inbound_target: int | None = None
     libp2p_relay_inbound_cap: int | None = None
+    libp2p_relay_inbound_unknown_cap: int | None = None
     externalip: tuple[Address, ...] = ()
     listen: Address | None = None
     connect: tuple[Address, ...] = ()
@@ -42,6 +43,7 @@ _FLAG_OF: Final = {
     "bridge.listen": "libp2p_relay_port",
     "bridge.private_inbound_target": "libp2p_private_inbound_target",
     "bridge.per_relay_inbound": "libp2p_relay_inbound_cap",
+    "caps.unknown_relay_inbound": "libp2p_relay_inbound_unknown_cap",
     "bridge.external": "externalip",
     "node.p2p": "listen",
     "node.connect": "connect",
@@ -72,6 +74,12 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_whole(1, 1024),
         help="bridge.per_relay_inbound",
+    )
+    group.add_argument(
+        "--libp2p-relay-inbound-unknown-cap",
+        metavar="N",
+        type=_whole(0, 1024),
+        help="caps.unknown_relay_inbound",
     )
     group.add_argument(
         "--listen",
@@ -105,7 +113,10 @@ def apply_run_flags(declaration: Declaration, args: argparse.Namespace) -> Decla
 def override(declaration: Declaration, flags: RunFlags) -> Declaration:
     """`declaration` with `flags` in force. Raises `ApplianceError` if that is impossible."""
     changed = dataclasses.replace(
-        declaration, node=_node(declaration, flags), bridge=_bridge(declaration.bridge, flags)
+        declaration,
+        node=_node(declaration, flags),
+        bridge=_bridge(declaration.bridge, flags),
+        caps=_caps(declaration.caps, flags),
     )
     given = {field for field, name in _FLAG_OF.items() if getattr(flags, name) not in (None, ())}
     for problem in checks.problems(changed):
@@ -121,7 +132,7 @@ def _node(declaration: Declaration, flags: RunFlags) -> NodeSpec:
     node, port = declaration.node, declaration.network.p2p_port
     if flags.listen is not None:
         node = dataclasses.replace(node, p2p=_endpoint(flags.listen, port))
-        if node.kind == "kaspad":  # there is nothing to dial at 0.0.0.0
+        if node.kind != "embedded":  # there is nothing to dial at 0.0.0.0
             node = dataclasses.replace(node, p2p=node.dial)
     if flags.connect:
         connect = tuple(_endpoint(address, port) for address in flags.connect)
@@ -148,6 +159,11 @@ def _bridge(bridge: BridgeSpec, flags: RunFlags) -> BridgeSpec:
         external = tuple(_endpoint(address, port) for address in flags.externalip)
         bridge = dataclasses.replace(bridge, external=external)
     return bridge
+
+
+def _caps(caps: CapsSpec, flags: RunFlags) -> CapsSpec:
+    unknown = flags.libp2p_relay_inbound_unknown_cap
+    return caps if unknown is None else dataclasses.replace(caps, unknown_relay_inbound=unknown)
 
 
 def _endpoint(address: Address, default_port: int) -> Endpoint:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.declaration.addresses import PEER_ID_PATTERN, PrivatePeer, RelayAddress
 from appliance.declaration.faults import FileFault, Mark
 from appliance.declaration.nodes import (
     Mapping,
@@ -22,10 +21,10 @@ from appliance.declaration.nodes import (
     Sequence,
     child,
     describe,
-    quote,
+    shape,
 )
 from appliance.declaration.settings import settings_of
-from appliance.network import Endpoint
+from appliance.sizing.profile import Profile
 
 Schema = dict[str, Any]
 
@@ -40,8 +39,9 @@ INVALID: Final = _Invalid()
 
 @dataclass(slots=True)
 class Reading:
-    """One file being read: the values so far, where each stands, and what is wrong.
+    """One document being read: the values so far, where each stands, and what is wrong.
 
+    `profiles` are those that the file itself describes, None where the description is wrong.
     `written` maps the path of a list's item in the value to its path in the file: they differ once
     an item before it was wrong and left out.
     """
@@ -51,6 +51,7 @@ class Reading:
     written: dict[str, str] = field(default_factory=dict)
     invalid: set[str] = field(default_factory=set)
     faults: list[FileFault] = field(default_factory=list)
+    profiles: dict[str, Profile | None] = field(default_factory=dict)
 
     def wrong(self, mark: Mark, path: str, message: str) -> _Invalid:
         self.faults.append(FileFault(mark, path, message))
@@ -63,6 +64,11 @@ class Kind(ABC):
 
     noun: str
 
+    @property
+    def secret(self) -> bool:
+        """Whether somebody may write a secret here: messages never repeat what they wrote."""
+        return False
+
     @abstractmethod
     def read(self, node: Node, path: str, reading: Reading) -> Any:
         """The typed value of `node`, or `INVALID` after a fault was reported."""
@@ -72,7 +78,8 @@ class Kind(ABC):
         """JSON Schema of what is written in the file."""
 
     def bad(self, node: Node, path: str, reading: Reading) -> _Invalid:
-        return reading.wrong(node.mark, path, f"{describe(node)} is not {self.noun}")
+        said = shape(node) if self.secret else describe(node)
+        return reading.wrong(node.mark, path, f"{said} is not {self.noun}")
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,7 @@ class Number(Kind):
     whole: bool = True
 
     @property
-    def noun(self) -> str:  # type: ignore[override]
+    def noun(self) -> str:  # type: ignore[override]  # a field's words here
         return f"a {'whole ' if self.whole else ''}number from {self.low} to {self.high}"
 
     def read(self, node: Node, path: str, reading: Reading) -> Any:
@@ -168,75 +175,6 @@ class Boolean(Kind):
         return {"type": "boolean"}
 
 
-class Parsed(Kind):
-    """Text that a function parses; its ValueError ends the sentence that `'text'` begins."""
-
-    def __init__(self, noun: str, pattern: str, parse: Callable[[str], Any]) -> None:
-        self.noun, self._pattern, self._parse = noun, pattern, parse
-
-    def read(self, node: Node, path: str, reading: Reading) -> Any:
-        if not isinstance(node, Scalar) or node.tag == "null":
-            return self.bad(node, path, reading)
-        try:
-            return self._parse(node.text)
-        except ValueError as error:
-            return reading.wrong(node.mark, path, f"{quote(node.text)} {error}")
-
-    def schema(self) -> Schema:
-        return {"type": "string", "pattern": f"^(?:{self._pattern})$"}
-
-
-_IP4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
-_IP6 = r"[0-9a-fA-F:]{2,39}(?:[0-9.]{7,15})?"
-_RELAY = rf"/(?:ip4/{_IP4}|ip6/{_IP6})/tcp/[0-9]{{1,5}}/p2p/{PEER_ID_PATTERN}"
-
-
-def endpoint_kind() -> Kind:
-    """`ip:port` or `[ip6]:port`."""
-    pattern = rf"(?:{_IP4}|\[{_IP6}\]):[0-9]{{1,5}}"
-    return Parsed("IP:PORT", pattern, parse_endpoint)
-
-
-def external_kind() -> Kind:
-    """An IP with or without a port; without, the port is None until the listen port is known."""
-    pattern = rf"{_IP4}(?::[0-9]{{1,5}})?|{_IP6}|\[{_IP6}\](?::[0-9]{{1,5}})?"
-    return Parsed("an IP or IP:PORT", pattern, parse_external)
-
-
-def relay_kind() -> Kind:
-    return Parsed("a relay's multiaddr", _RELAY, RelayAddress.parse)
-
-
-def peer_kind() -> Kind:
-    pattern = rf"{PEER_ID_PATTERN}|{_RELAY}/p2p-circuit/p2p/{PEER_ID_PATTERN}"
-    return Parsed("a peer id, or RELAY/p2p-circuit/p2p/PEERID", pattern, PrivatePeer.parse)
-
-
-def parse_endpoint(text: str, default_port: int | None = None) -> Endpoint:
-    """`Endpoint.parse` with errors that continue a sentence begun with the quoted text."""
-    try:
-        endpoint = Endpoint.parse(text, default_port=default_port)
-    except ValueError as error:
-        detail = str(error)
-        whole = repr(text)
-        detail = detail.removeprefix(f"{whole} ") if detail.startswith(whole) else f"({detail})"
-        if detail.startswith("("):
-            raise ValueError(f"is not IP:PORT {detail}") from None
-        raise ValueError(detail) from None
-    if "%" in endpoint.host:
-        raise ValueError("is not IP:PORT (a zone like %eth0 is not supported)")
-    return endpoint
-
-
-def parse_external(text: str) -> tuple[str, int | None]:
-    """Host and port, or None for the port when the text has none."""
-    endpoint = parse_endpoint(text, default_port=0)
-    has_port = text.count(":") == 1 or (text.startswith("[") and not text.endswith("]"))
-    if has_port and endpoint.port == 0:
-        raise ValueError("has port 0, which nobody can dial")
-    return endpoint.host, endpoint.port if has_port else None
-
-
 @dataclass(frozen=True)
 class ListOf(Kind):
     """A list of at most `most` items; an item that is wrong is left out of the value."""
@@ -246,7 +184,7 @@ class ListOf(Kind):
     least: int = 0
 
     @property
-    def noun(self) -> str:  # type: ignore[override]
+    def noun(self) -> str:  # type: ignore[override]  # a field's words here
         return "a list"
 
     def read(self, node: Node, path: str, reading: Reading) -> Any:
@@ -283,8 +221,12 @@ class OrNone(Kind):
     word: str = "null"
 
     @property
-    def noun(self) -> str:  # type: ignore[override]
+    def noun(self) -> str:  # type: ignore[override]  # a field's words here
         return f"{self.inner.noun}, or {self.word}"
+
+    @property
+    def secret(self) -> bool:
+        return self.inner.secret
 
     def read(self, node: Node, path: str, reading: Reading) -> Any:
         if isinstance(node, Scalar):
@@ -307,6 +249,10 @@ class Section(Kind):
     def __init__(self, cls: type) -> None:
         self.cls = cls
 
+    @property
+    def secret(self) -> bool:
+        return any(setting.kind.secret for setting in settings_of(self.cls).values())
+
     def read(self, node: Node, path: str, reading: Reading) -> Any:
         if isinstance(node, Scalar) and node.tag == "null":
             node = Mapping(node.mark, ())
@@ -318,11 +264,16 @@ class Section(Kind):
     def read_fields(self, node: Mapping, path: str, reading: Reading) -> None:
         """Each field's value goes to `reading.values` under its path, its place to `marks`."""
         known = settings_of(self.cls)
+        kinds = [setting.kind for setting in known.values()]
+        holds_secret = any(kind.secret for kind in kinds if not isinstance(kind, Section))
         seen: set[str] = set()
         for key, value_node in node.entries:
             below = child(path, key.text)
             if key.text not in known:
-                reading.wrong(key.mark, below, "unknown field" + suggestion(key.text, known))
+                if holds_secret and not _FIELD_NAME.fullmatch(key.text):
+                    below = child(path, "?")  # `{key:SECRET}` lacks a space
+                hint = _ELSEWHERE.get(below) or suggestion(key.text, known)
+                reading.wrong(key.mark, below, "unknown field" + hint)
                 continue
             seen.add(key.text)
             reading.marks[below] = value_node.mark
@@ -343,14 +294,22 @@ class Section(Kind):
         return section_schema(self.cls)
 
 
-def suggestion(word: str, known: object) -> str:
+def suggestion(word: str, known: Iterable[object]) -> str:
     """`; did you mean 'relays'?` when something known is close to `word`, else nothing."""
     import difflib
 
-    names = [str(name) for name in known]  # type: ignore[attr-defined]
+    names = [str(name) for name in known]
     close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else f" (known here: {', '.join(names)})"
 
 
+# Names that are close to another field than the one that is meant.
+_ELSEWHERE: Final = {
+    "caps.inbound_private": "; this is bridge.private_inbound_target",
+    "caps.per_relay_inbound": "; this is bridge.per_relay_inbound",
+    "spec": "; what it holds belongs beside metadata",
+}
+
+_FIELD_NAME: Final = re.compile(r"[a-z][a-z_-]{0,30}")
 _NUMBER: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 _TAG_NAMES: Final = {"int": "a number", "float": "a number", "bool": "a truth value"}

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.declaration import checks
+from appliance.declaration import checks, documents
 from appliance.declaration.faults import START, DeclarationErrors, FileFault, Mark
 from appliance.declaration.kinds import Reading, Section
-from appliance.declaration.model import API_VERSION, KIND, Declaration
-from appliance.declaration.nodes import (
-    MAX_BYTES,
-    Scalar,
-    UnreadableError,
-    compose,
-    describe,
-)
-from appliance.declaration.nodes import Mapping as MappingNode
+from appliance.declaration.model import Declaration
+from appliance.declaration.nodes import MAX_BYTES, UnreadableError, compose
+from appliance.declaration.secrets import SecretFile
 from appliance.declaration.settings import Computed, settings_of
+from appliance.declaration.versions import Upgraded
 from appliance.errors import ApplianceError
 from appliance.network import Endpoint
 
-ENVELOPE: Final = {"apiVersion": (API_VERSION,), "kind": (KIND,)}
-"""The two fields that say what a document is, and the values that this version reads."""
-
 _STAND_IN: Final = "unnamed"
 """The name, where it is wrong or missing, while the rest of the file is checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A declaration, and what is still known of the file that it came from."""
+
+    file: str
+    declaration: Declaration
+    older: str | None
+    """The version that the file is written in, unless that is the current one."""
+    _reading: Reading
+    _document: Upgraded
+
+    def refusal(self, problems: Iterable[checks.Problem]) -> DeclarationErrors:
+        """`problems`, found later than the file's own, at their places in the file."""
+        faults = _placed(problems, self._reading)
+        return DeclarationErrors(self.file, self._document.in_its_words(faults))
 
 
 def load(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> Declaration:
@@ -35,10 +45,28 @@ def load(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = No
 
     `environ` (the process's own if None) gives `STATE_DIRECTORY` and `HOME` for the defaults.
     """
+    return loaded(path, environ=environ).declaration
+
+
+def loads(
+    text: str | bytes, *, file: str = "<text>", environ: Mapping[str, str] | None = None
+) -> Declaration:
+    """Read `text`; `file` is its name in messages. Raises `DeclarationErrors`."""
+    data = text.encode() if isinstance(text, str) else text
+    return _loaded(data, file, environ).declaration
+
+
+def loaded(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> Loaded:
+    """As `load`, with the places of the fields."""
+    return _loaded(read_bytes(path), os.fspath(path), environ)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a declaration's file. Raises `ApplianceError` if it cannot be read."""
     file = os.fspath(path)
     try:
         with Path(file).open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+            return stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         message = f"{file}: there is no such file"
         raise ApplianceError(message, hint="see schemas/examples/ for one to start from") from None
@@ -49,38 +77,25 @@ def load(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = No
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ApplianceError(f"{file}: cannot be read: {reason}") from None
-    return loads(data, file=file, environ=environ)
 
 
-def loads(
-    text: str | bytes, *, file: str = "<text>", environ: Mapping[str, str] | None = None
-) -> Declaration:
-    """Read `text`; `file` is its name in messages. Raises `DeclarationErrors`."""
-    data = text.encode() if isinstance(text, str) else text
+def _loaded(data: bytes, file: str, environ: Mapping[str, str] | None) -> Loaded:
     try:
-        root, duplicates = compose(data)
+        found = documents.sort(compose(data))
     except UnreadableError as error:
         raise DeclarationErrors(file, [error.fault]) from None
-    reading = Reading(faults=list(duplicates))
-    _read_envelope(root, reading)
-    body = tuple((key, node) for key, node in root.entries if key.text not in ENVELOPE)
-    Section(Declaration).read_fields(MappingNode(root.mark, body), "", reading)
+    if found.appliance is None:
+        raise DeclarationErrors(file, found.faults)
+    reading = Reading(profiles=found.profiles)
+    Section(Declaration).read_fields(documents.body(found.appliance.root), "", reading)
     _fill(Declaration, "", reading, os.environ if environ is None else environ)
+    _require(reading)
     declaration: Declaration = _build(Declaration, "", reading.values)
-    reading.faults.extend(_impossible(declaration, reading))
-    if reading.faults:
-        raise DeclarationErrors(file, reading.faults)
-    return declaration
-
-
-def _read_envelope(root: MappingNode, reading: Reading) -> None:
-    given = {key.text: node for key, node in root.entries}
-    for name, known in ENVELOPE.items():
-        node = given.get(name)
-        if node is None:
-            reading.wrong(root.mark, name, f"is missing; write '{name}: {known[0]}'")
-        elif not isinstance(node, Scalar) or node.text not in known:
-            reading.wrong(node.mark, name, f"{describe(node)} is not {' or '.join(known)}")
+    reading.faults.extend(_placed(checks.problems(declaration), reading))
+    faults = found.faults + found.appliance.in_its_words(reading.faults)
+    if faults:
+        raise DeclarationErrors(file, faults)
+    return Loaded(file, declaration, found.appliance.older, reading, found.appliance)
 
 
 def _fill(cls: type, prefix: str, reading: Reading, environ: Mapping[str, str]) -> None:
@@ -103,6 +118,8 @@ def _fill(cls: type, prefix: str, reading: Reading, environ: Mapping[str, str]) 
                     invalid.add(path)
         elif path not in values:
             values[path] = _STAND_IN if setting.required else default
+            if setting.required:
+                invalid.add(path)
         _finish(path, values, environ)
 
 
@@ -114,6 +131,15 @@ def _finish(path: str, values: dict[str, Any], environ: Mapping[str, str]) -> No
         )
     elif path in ("state.dir", "control.socket"):
         values[path] = _expand(values[path], environ)
+    elif path == "identity.key":
+        values[path] = SecretFile(_expand(values[path].path, environ))
+
+
+def _require(reading: Reading) -> None:
+    """What another field makes required."""
+    if reading.values["node.kind"] == "remote" and "node.p2p" not in reading.marks:
+        message = "is missing; a remote kaspad is wherever this says"
+        reading.wrong(_place("node.kind", reading), "node.p2p", message)
 
 
 def _default_state(name: str, environ: Mapping[str, str]) -> Path:
@@ -139,10 +165,10 @@ def _build(cls: type, prefix: str, values: Mapping[str, Any]) -> Any:
     return cls(**fields)
 
 
-def _impossible(declaration: Declaration, reading: Reading) -> list[FileFault]:
-    """The cross-checks' problems at their places; those that lean on a wrong field are dropped."""
+def _placed(problems: Iterable[checks.Problem], reading: Reading) -> list[FileFault]:
+    """The problems at their places; those that lean on a wrong field are dropped."""
     faults = []
-    for problem in checks.problems(declaration):
+    for problem in problems:
         paths = [reading.written.get(path, path) for path in problem.paths]
         if any(_is_unsure(path, reading) for path in paths):
             continue

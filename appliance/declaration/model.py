@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from appliance.declaration.hardware import DETECT, ProfileKind
+from appliance.declaration.hardware import (
+    DETECT,
+    NAME_NOUN,
+    NAME_PATTERN,
+    ProfileKind,
+    ProfileOverride,
+)
 from appliance.declaration.kinds import (
     Choice,
     ListOf,
@@ -19,9 +25,11 @@ from appliance.declaration.kinds import (
     PathText,
     Section,
     Text,
-    endpoint_kind,
 )
+from appliance.declaration.kinds_address import endpoint_kind
 from appliance.declaration.model_bridge import BridgeSpec, RelaySpec
+from appliance.declaration.model_caps import CapsSpec
+from appliance.declaration.secrets import SecretFile, SecretFileKind
 from appliance.declaration.settings import NETWORK, Computed, Setting, Values
 from appliance.network import Endpoint, Network
 from appliance.sizing.profile import Profile
@@ -30,9 +38,11 @@ __all__ = [
     "API_VERSION",
     "KIND",
     "BridgeSpec",
+    "CapsSpec",
     "ControlSpec",
     "Declaration",
     "HardwareSpec",
+    "IdentitySpec",
     "LogSpec",
     "Metadata",
     "MetricsSpec",
@@ -62,6 +72,11 @@ def _control_socket(values: Values) -> Path:
     return state / "control.sock"
 
 
+def _identity_key(values: Values) -> SecretFile:
+    state: Path = values["state.dir"]
+    return SecretFile(state / "identity.key")
+
+
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """Who this appliance is."""
@@ -69,10 +84,7 @@ class Metadata:
     name: Annotated[
         str,
         Setting(
-            Text(
-                "a name of 1 to 63 lower-case letters, digits and inner dashes",
-                "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
-            ),
+            Text(NAME_NOUN, NAME_PATTERN),
             "Name of the appliance: its host name, and the last part of its state directory.",
             example="home-pi",
         ),
@@ -87,13 +99,22 @@ class HardwareSpec:
         Profile | Literal["detect"],
         Setting(
             ProfileKind(),
-            "Name of a profile of the catalogue (`appliance profiles`), `detect` for the machine "
-            "that this runs on, or the fields of a profile written out.",
+            "Name of a profile of the catalogue (`appliance profiles`) or of a HardwareProfile in "
+            "the same file, `detect` for the machine that this runs on, or the fields of a profile "
+            "written out.",
             default=DETECT,
             because="right wherever the appliance runs; name a profile to plan for another machine",
             example="raspberry-pi-4-4g",
         ),
     ]
+    override: Annotated[
+        ProfileOverride,
+        Setting(Section(ProfileOverride), ProfileOverride.__doc__ or "", default=None),
+    ]
+
+    def apply(self, profile: Profile) -> Profile:
+        """`profile`, or a changed one if `override` says something."""
+        return self.override.apply(profile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +122,12 @@ class NodeSpec:
     """The Kaspa node beside us."""
 
     kind: Annotated[
-        Literal["kaspad", "embedded"],
+        Literal["kaspad", "embedded", "remote"],
         Setting(
-            Choice("kaspad", "embedded"),
-            "`kaspad`: a node that runs beside the appliance. `embedded`: the appliance's own "
-            "small node, which shakes hands and exchanges addresses but holds no blocks.",
+            Choice("kaspad", "embedded", "remote"),
+            "`kaspad`: a node that runs beside the appliance. `remote`: a kaspad on another "
+            "machine, at `p2p`: the budgets of this one leave it out. `embedded`: the appliance's "
+            "own small node, which shakes hands and exchanges addresses but holds no blocks.",
             default="kaspad",
             because="the appliance exists to make a real node reachable",
         ),
@@ -115,7 +137,7 @@ class NodeSpec:
         Setting(
             endpoint_kind(),
             "Where the node accepts Kaspa P2P connections; the embedded node listens here "
-            "(port 0: any free one).",
+            "(port 0: any free one). Required for a remote one.",
             default=Computed(
                 "the network's P2P port on 127.0.0.1",
                 _node_p2p,
@@ -158,7 +180,7 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """Where the identity and the address book are kept."""
+    """Where the address book is kept, and the identity unless `identity.key` says otherwise."""
 
     dir: Annotated[
         Path,
@@ -173,6 +195,28 @@ class StateSpec:
             ),
             unit="path",
             example="/var/lib/appliance",
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySpec:
+    """Who this appliance is to its peers."""
+
+    key: Annotated[
+        SecretFile,
+        Setting(
+            OrNone(SecretFileKind()),
+            "File of the private key that the peer id follows from; made if missing. Null: "
+            "`identity.key` in the state directory. Its owner is the daemon's user or root, and "
+            "nobody else may read it.",
+            default=Computed(
+                "`identity.key` in the state directory",
+                _identity_key,
+                ("state.dir",),
+            ),
+            unit="path",
+            example="/etc/appliance/identity.key",
         ),
     ]
 
@@ -268,7 +312,11 @@ class Declaration:
     bridge: Annotated[
         BridgeSpec, Setting(Section(BridgeSpec), BridgeSpec.__doc__ or "", default=None)
     ]
+    caps: Annotated[CapsSpec, Setting(Section(CapsSpec), CapsSpec.__doc__ or "", default=None)]
     state: Annotated[StateSpec, Setting(Section(StateSpec), StateSpec.__doc__ or "", default=None)]
+    identity: Annotated[
+        IdentitySpec, Setting(Section(IdentitySpec), IdentitySpec.__doc__ or "", default=None)
+    ]
     control: Annotated[
         ControlSpec, Setting(Section(ControlSpec), ControlSpec.__doc__ or "", default=None)
     ]

@@ -13,6 +13,8 @@ from appliance.declaration.kinds import (
     Number,
     OrNone,
     Section,
+)
+from appliance.declaration.kinds_address import (
     endpoint_kind,
     external_kind,
     peer_kind,

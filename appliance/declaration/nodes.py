@@ -1,8 +1,9 @@
-"""YAML text → a small tree of nodes with marks; bounded in size, depth and count.
+"""YAML text → small trees of nodes with marks; bounded in size, depth and count.
 
 Plain scalars follow the core schema of YAML 1.2, as editors do: `on`, `off`, `yes` and `no` are
 text, and so are times and dates. Anchors, aliases and tags are refused: nothing in a declaration
-needs them, and without them no small file can grow into a large tree.
+needs them, and without them no small file can grow into a large tree. Messages do not repeat
+them: a secret that was pasted unquoted may begin with any of their signs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from appliance.units import MIB
 
 MAX_BYTES: Final = MIB
 """A full declaration is 4 KiB; the rest is room for long peer lists."""
+
+MAX_DOCUMENTS: Final = 32
+"""One appliance, and more hardware profiles than anybody plans for in one file."""
 
 MAX_NODES: Final = 20_000
 MAX_DEPTH: Final = 16
@@ -52,8 +56,16 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a file: its fields, and the duplicates in it, with paths from its top."""
+
+    root: Mapping
+    duplicates: tuple[FileFault, ...] = ()
+
+
 class UnreadableError(Exception):
-    """The text is no single bounded YAML document; carries the one fault that says why."""
+    """The text is no bounded YAML; carries the one fault that says why."""
 
     def __init__(self, mark: Mark, message: str) -> None:
         super().__init__(message)
@@ -69,8 +81,8 @@ _CORE: Final[tuple[tuple[ScalarTag, re.Pattern[str]], ...]] = (
 )
 
 
-def compose(data: bytes) -> tuple[Mapping, tuple[FileFault, ...]]:
-    """The one document in `data`, and the duplicate keys in it. Raises `UnreadableError`."""
+def compose(data: bytes) -> tuple[Document, ...]:
+    """The documents in `data`, at least one; empty ones are left out. Raises `UnreadableError`."""
     if len(data) > MAX_BYTES:
         raise UnreadableError(START, f"the file is larger than {MAX_BYTES // MIB} MiB")
     text = _decode(data)
@@ -85,17 +97,13 @@ def compose(data: bytes) -> tuple[Mapping, tuple[FileFault, ...]]:
         ) from None
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
-        context = f" {error.context}" if error.context else ""
         mark = Mark(at.line + 1, at.column + 1) if at else START
-        raise UnreadableError(mark, f"not valid YAML:{context} {error.problem}") from None
-    root = composer.root
-    if root is None or (isinstance(root, Scalar) and root.tag == "null"):
+        raise UnreadableError(mark, f"not valid YAML: {_problem(error)}") from None
+    if not composer.documents:
         raise UnreadableError(
             START, "the file is empty; a declaration begins with apiVersion and kind"
         )
-    if not isinstance(root, Mapping):
-        raise UnreadableError(root.mark, f"{describe(root)} is not a mapping of fields")
-    return root, tuple(composer.faults)
+    return tuple(composer.documents)
 
 
 def describe(node: Node) -> str:
@@ -105,6 +113,15 @@ def describe(node: Node) -> str:
             return "an empty value"
         return quote(node.text)
     return "a list" if isinstance(node, Sequence) else "a mapping"
+
+
+def shape(node: Node) -> str:
+    """What stands there without a word of it, for a message about what may be a secret."""
+    if not isinstance(node, Scalar):
+        return describe(node)
+    if node.tag == "null":
+        return "an empty value"
+    return {"str": "text", "bool": "a truth value"}.get(node.tag, "a number")
 
 
 def quote(text: str) -> str:
@@ -138,12 +155,12 @@ def child(path: str, key: str) -> str:
 
 
 class _Composer:
-    """Events in, one tree out. Explicit stack: a deep file costs no recursion."""
+    """Events in, documents out. Explicit stack: a deep file costs no recursion."""
 
     def __init__(self) -> None:
-        self.root: Node | None = None
-        self.faults: list[FileFault] = []
-        self._documents = 0
+        self.documents: list[Document] = []
+        self._faults: list[FileFault] = []
+        self._begun = 0
         self._count = 0
         self._open: list[_OpenSequence | _OpenMapping] = []
 
@@ -152,11 +169,11 @@ class _Composer:
         mark = Mark(start.line + 1, start.column + 1) if start else START
         match event:
             case yaml.DocumentStartEvent():
-                self._documents += 1
-                if self._documents > 1:
-                    raise UnreadableError(mark, "a second document begins here; one file holds one")
+                self._begun += 1
+                if self._begun > MAX_DOCUMENTS:
+                    raise UnreadableError(mark, f"more than {MAX_DOCUMENTS} documents in one file")
             case yaml.AliasEvent():
-                raise UnreadableError(mark, f"alias *{event.anchor} is not supported; write it out")
+                raise UnreadableError(mark, "an alias (*) is not supported; write the value out")
             case yaml.ScalarEvent():
                 self._refuse_extras(event, mark)
                 self._add(Scalar(mark, event.value, _tag(event)))
@@ -168,7 +185,7 @@ class _Composer:
                 if isinstance(event, yaml.SequenceStartEvent):
                     self._open.append(_OpenSequence(mark, path))
                 else:
-                    self._open.append(_OpenMapping(mark, path, self.faults))
+                    self._open.append(_OpenMapping(mark, path, self._faults))
             case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                 self._add(self._open.pop().close())
 
@@ -178,18 +195,19 @@ class _Composer:
             raise UnreadableError(node.mark, f"more than {MAX_NODES} values in one file")
         if self._open:
             self._open[-1].add(node)
-        else:
-            self.root = node
+        elif isinstance(node, Mapping):
+            self.documents.append(Document(node, tuple(self._faults)))
+            self._faults.clear()
+        elif not (isinstance(node, Scalar) and node.tag == "null"):
+            # Not quoted: somebody may have named a key file where a declaration belongs.
+            raise UnreadableError(node.mark, f"{shape(node)} is not a mapping of fields")
 
     @staticmethod
     def _refuse_extras(event: yaml.NodeEvent, mark: Mark) -> None:
-        tag = getattr(event, "tag", None)
         if event.anchor is not None:
-            raise UnreadableError(
-                mark, f"anchor &{event.anchor} is not supported; write values out"
-            )
-        if tag is not None:
-            raise UnreadableError(mark, f"tag {quote(str(tag))} is not supported")
+            raise UnreadableError(mark, "an anchor (&) is not supported; write values out")
+        if getattr(event, "tag", None) is not None:
+            raise UnreadableError(mark, "a tag (!) is not supported")
 
 
 class _OpenSequence:
@@ -241,6 +259,14 @@ def _tag(event: yaml.ScalarEvent) -> ScalarTag:
     if event.style is not None:  # quoted or a block: always text
         return "str"
     return next((tag for tag, pattern in _CORE if pattern.fullmatch(event.value)), "str")
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """The library's words, without those that it took from the text."""
+    problem = str(error.problem)
+    if problem.startswith("found undefined tag handle"):
+        problem = "found undefined tag handle"
+    return f"{error.context} {problem}" if error.context else problem
 
 
 def _decode(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The reference of all fields as a Markdown table, generated from the types.
+"""The reference of all fields, from the types: a Markdown table for each kind of document.
 
 `python -m appliance.declaration.reference schemas/README.md` rewrites the part of that file between
 its two markers, or prints the reference when no file is named.
@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from appliance.declaration.documents import KINDS
+from appliance.declaration.hardware import ProfileKind, WrittenProfile
 from appliance.declaration.kinds import Kind, ListOf, OrNone, Section
-from appliance.declaration.load import ENVELOPE
-from appliance.declaration.model import Declaration
+from appliance.declaration.model import API_VERSION
 from appliance.declaration.schema import default_text
 from appliance.declaration.settings import Setting, walk
 from appliance.errors import ApplianceError
@@ -23,11 +24,16 @@ END: Final = "<!-- end of reference -->"
 
 
 def reference() -> str:
-    """The table, a row for each field, in the order of the types."""
-    rows = ["| field | value | default | meaning |", "|---|---|---|---|"]
-    for name, known in ENVELOPE.items():
-        rows.append(f"| `{name}` | `{known[0]}` | required | What kind of document this is. |")
-    rows += [_row(path, setting) for path, setting in _fields()]
+    """The tables, a row for each field, in the order of the types."""
+    return "\n".join(_table(kind, cls) for kind, cls in KINDS.items())
+
+
+def _table(kind: str, cls: type) -> str:
+    rows = [f"### {kind}", "", cls.__doc__ or "", ""]
+    rows += ["| field | value | default | meaning |", "|---|---|---|---|"]
+    for name, value in (("apiVersion", API_VERSION), ("kind", kind)):
+        rows.append(f"| `{name}` | `{value}` | required | What kind of document this is. |")
+    rows += [_row(path, setting) for path, setting in _fields(cls)]
     return "\n".join(rows) + "\n"
 
 
@@ -40,13 +46,11 @@ def insert(text: str) -> str:
     return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
 
 
-def _fields() -> Iterator[tuple[str, Setting]]:
-    for path, setting in walk(Declaration):
+def _fields(cls: type) -> Iterator[tuple[str, Setting]]:
+    for path, setting in walk(cls):
         if not isinstance(setting.kind, Section):
             yield path, setting
-        if path == "hardware.profile":
-            from appliance.declaration.hardware import WrittenProfile
-
+        if isinstance(setting.kind, ProfileKind):
             yield from walk(WrittenProfile, f"{path}.")
 
 

@@ -1,9 +1,8 @@
-"""The JSON Schema of a declaration, generated from the types.
+"""The JSON Schema of a declaration's documents, generated from the types.
 
 `python -m appliance.declaration.schema` prints what is committed as
-`schemas/appliance.v1.schema.json`;
-a test fails when the committed file is stale. The schema knows shapes, not meanings: editors use
-it, `validate` decides.
+`schemas/appliance.v1.schema.json`; a test fails when the committed file is stale. The schema knows
+shapes, not meanings, and one document at a time: editors use it, `validate` decides.
 """
 
 from __future__ import annotations
@@ -13,24 +12,42 @@ import sys
 from enum import Enum
 from typing import Any
 
+from appliance.declaration.documents import ENVELOPE, KINDS
 from appliance.declaration.kinds import Schema, Section
-from appliance.declaration.load import ENVELOPE
-from appliance.declaration.model import Declaration
 from appliance.declaration.settings import Computed, Setting, settings_of
 
 
 def document_schema() -> Schema:
-    """The schema of a whole `kind: Appliance` document."""
-    body = section_schema(Declaration)
-    envelope: Schema = {
-        "apiVersion": {"description": "Version of this format.", "enum": [*ENVELOPE["apiVersion"]]},
-        "kind": {"description": "What the document describes.", "enum": [*ENVELOPE["kind"]]},
-    }
+    """The schema of one document: `kind` decides which of `$defs` it must obey.
+
+    Conditions instead of `oneOf`: with these, an editor shows the faults of the kind at hand.
+    """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Kaspa network appliance declaration, version 1",
-        **body,
         "type": "object",
+        "required": [*ENVELOPE],
+        "properties": {"kind": {"enum": [*ENVELOPE["kind"]]}},
+        "allOf": [
+            {
+                "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
+                "then": {"$ref": f"#/$defs/{kind}"},
+            }
+            for kind in KINDS
+        ],
+        "$defs": {kind: _kind_schema(kind, cls) for kind, cls in KINDS.items()},
+    }
+
+
+def _kind_schema(kind: str, cls: type) -> Schema:
+    body = section_schema(cls)
+    envelope: Schema = {
+        "apiVersion": {"description": "Version of this format.", "enum": [*ENVELOPE["apiVersion"]]},
+        "kind": {"description": "What the document describes.", "const": kind},
+    }
+    return {
+        "description": cls.__doc__,
+        **body,
         "required": [*envelope, *body["required"]],
         "properties": {**envelope, **body["properties"]},
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from appliance.declaration.model import Declaration
 from appliance.sizing.model import Wishes
 
@@ -9,13 +11,26 @@ from appliance.sizing.model import Wishes
 def wishes(declaration: Declaration) -> Wishes:
     """`relay_mode: auto` counts as relaying: it may begin at any time."""
     node, bridge = declaration.node, declaration.bridge
+    own = (
+        (field.name, f"caps.{field.name}", getattr(declaration.caps, field.name))
+        for field in dataclasses.fields(declaration.caps)
+    )
+    said = {
+        name: (field, value)
+        for name, field, value in (
+            ("inbound_private", "bridge.private_inbound_target", bridge.private_inbound_target),
+            ("per_relay_inbound", "bridge.per_relay_inbound", bridge.per_relay_inbound),
+            *own,
+        )
+        if value is not None
+    }
     return Wishes(
         relay=bridge.relay_mode != "off",
-        embedded=node.kind == "embedded",
+        node=node.kind,
         peers=len(bridge.peers),
         relays=len(bridge.relays),
         listeners=len(bridge.listen),
         dials=len(node.connect or node.addpeer),
-        private_inbound_target=bridge.private_inbound_target,
-        per_relay_inbound=bridge.per_relay_inbound,
+        caps={name: value for name, (_, value) in said.items()},
+        caps_fields={name: field for name, (field, _) in said.items()},
     )

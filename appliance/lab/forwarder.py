@@ -88,7 +88,7 @@ def open_link(interface: str) -> socket.socket:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         link.bind((interface, ETH_P_IP))
         link.setblocking(False)
-    except BaseException:
+    except BaseException:  # whatever it is: the socket has no other owner
         link.close()
         raise
     return link

@@ -30,7 +30,7 @@ Handler = Callable[[str, Mapping[str, object]], Awaitable[object]]
 
 MAX_REQUEST: Final = 64 * 1024  # bytes of one line
 MAX_ANSWER: Final = 16 * 1024 * 1024  # bytes that a client reads
-MAX_CLIENTS: Final = 16  # served at once; one more is told that we are busy
+MAX_CLIENTS: Final = 16  # where no plan says
 REQUEST_DEADLINE: Final = 10.0  # seconds from the connection, or the last answer, to a whole line
 ANSWER_DEADLINE: Final = 10.0  # seconds for the client to take an answer
 HANDLER_DEADLINE: Final = 60.0  # seconds for us to find one
@@ -41,9 +41,12 @@ async def serve(
     group: str | None,
     handler: Handler,
     *,
+    clients: int = MAX_CLIENTS,
     task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; started once clients can connect. Cancelled or not, the file is gone.
+
+    `clients` are served at once; one more is told that we are busy.
 
     The file has mode 0660 and group `group`, or 0600 without one, from its first moment. A socket
     that a dead process left is replaced. `handler(command, arguments)` returns what JSON can say;
@@ -52,15 +55,16 @@ async def serve(
     """
     with SocketFile(path, group) as listening:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-        server = _Server(handler)
+        server = _Server(handler, clients)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, server.client, [listener])
             task_status.started(path)
 
 
 class _Server:
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, most: int) -> None:
         self._handler = handler
+        self._most = most
         self._clients = 0
 
     async def client(self, stream: trio.SocketStream) -> None:
@@ -68,7 +72,7 @@ class _Server:
         self._clients += 1
         try:
             async with stream:
-                if self._clients > MAX_CLIENTS:
+                if self._clients > self._most:
                     await _send(stream, _failure("the appliance is busy with other clients"))
                     return
                 await self._requests(stream)

@@ -18,7 +18,7 @@ from appliance.operate.metrics import MetricsSnapshot, expose
 _log = logging.getLogger(__name__)
 
 MAX_HEAD: Final = 8 * 1024  # bytes of a request's line and headers
-MAX_CLIENTS: Final = 8  # served at once; one more is closed unheard
+MAX_CLIENTS: Final = 8  # where no plan says
 DEADLINE: Final = 10.0  # seconds from accept to the last byte
 _LINGER: Final = 1.0  # seconds to read what a client still sends, so that it gets our answer
 _CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -28,11 +28,13 @@ async def serve(
     endpoint: Endpoint,
     collect: Callable[[], MetricsSnapshot],
     *,
+    clients: int = MAX_CLIENTS,
     task_status: trio.TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; started with the endpoint in use (port 0 picks a free one).
 
-    `collect` is called once per scrape and must not block. Raises ApplianceError if the address
+    `collect` is called once per scrape and must not block. `clients` are served at once; one more
+    is closed unheard. Raises ApplianceError if the address
     cannot be listened on.
     """
     try:
@@ -44,15 +46,16 @@ async def serve(
             hint="choose another port, or `listen: off`",
         ) from None
     port = listeners[0].socket.getsockname()[1]
-    server = _Server(collect)
+    server = _Server(collect, clients)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, server.client, listeners)
         task_status.started(Endpoint(endpoint.host, port))
 
 
 class _Server:
-    def __init__(self, collect: Callable[[], MetricsSnapshot]) -> None:
+    def __init__(self, collect: Callable[[], MetricsSnapshot], most: int) -> None:
         self._collect = collect
+        self._most = most
         self._clients = 0
 
     async def client(self, stream: trio.SocketStream) -> None:
@@ -60,7 +63,7 @@ class _Server:
         self._clients += 1
         try:
             async with stream:
-                if self._clients <= MAX_CLIENTS:
+                if self._clients <= self._most:
                     with trio.move_on_after(DEADLINE):
                         await self._exchange(stream)
         except trio.BrokenResourceError:

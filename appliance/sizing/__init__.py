@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from appliance.sizing.catalogue import CATALOGUE
-from appliance.sizing.model import Bandwidth, Budget, Caps, Infeasible, Plan, Step, Wishes
+from appliance.sizing.model import (
+    Bandwidth,
+    Budget,
+    Caps,
+    Infeasible,
+    Kaspad,
+    Machine,
+    Plan,
+    Step,
+    Wishes,
+)
 from appliance.sizing.profile import Profile
 from appliance.sizing.solver import plan
 
@@ -13,6 +23,8 @@ __all__ = [
     "Budget",
     "Caps",
     "Infeasible",
+    "Kaspad",
+    "Machine",
     "Plan",
     "Profile",
     "Step",

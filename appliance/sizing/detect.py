@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from appliance.sizing import detect_line
 from appliance.sizing.profile import Profile
 from appliance.units import MIB
 
 ASSUMED_MEMORY: Final = 512 * MIB
 ASSUMED_CONNTRACK: Final = 16_384  # what many home routers track
-ASSUMED_LINK: Final = 5_000_000  # 40 Mbit/s upload
 ASSUMED_NOFILE: Final = 4096  # the kernel's default hard limit
 
 
@@ -37,6 +37,7 @@ def detect(root: Path = Path("/")) -> Detected:
     container with limits, these are what is found: there, name the profile that they were made for.
     """
     notes: list[str] = []
+    uplink = detect_line.line(root)
     profile = Profile(
         name="detect",
         description=_board(root),
@@ -45,14 +46,12 @@ def detect(root: Path = Path("/")) -> Detected:
         cores=_cores(root, notes),
         memory_bytes=_memory(root, notes),
         nofile=_nofile(root, notes),
-        link_bytes_per_second=ASSUMED_LINK,
+        link_bytes_per_second=uplink.link_bytes_per_second,
         conntrack_max=_conntrack(root, notes),
+        new_connections_per_second=uplink.new_connections_per_second,
         storage=_storage(root),
     )
-    notes.append(
-        f"line speed: cannot be seen from here, {ASSUMED_LINK} bytes/s assumed; "
-        "write the profile out to say better"
-    )
+    notes.append(f"line speed: {uplink.note}; hardware.override can say better")
     return Detected(profile, tuple(notes))
 
 

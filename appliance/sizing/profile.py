@@ -27,4 +27,6 @@ class Profile:
     """The slower direction of the internet line."""
     conntrack_max: int
     """Entries of the smallest connection-tracking table on the way out."""
+    new_connections_per_second: int
+    """How many the router upstream sets up a second without trouble."""
     storage: str

@@ -10,6 +10,7 @@ import pytest
 
 from appliance.bridge.identity import KEY_FILE
 from appliance.cli.main import main
+from tests.app.processes import declaration, written
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -53,3 +54,15 @@ def test_a_directory_that_is_a_file_is_refused(
     assert told.out == ""
     assert str(file) in told.err
     assert file.read_text() == "mine"
+
+
+def test_a_declaration_says_where_its_key_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = declaration(tmp_path, "box", identity={"key": str(tmp_path / "keys" / "box.key")})
+    peer_id = shown(capsys, str(written(tmp_path, document)))
+    key = tmp_path / "keys" / "box.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert shown(capsys, str(tmp_path / "box.yaml")) == peer_id
+    key.rename(tmp_path / KEY_FILE)
+    assert shown(capsys, str(tmp_path)) == peer_id

@@ -8,6 +8,7 @@ import pytest
 
 from appliance.declaration import Declaration, loads
 from appliance.declaration.flags import add_run_flags, apply_run_flags
+from appliance.declaration.wishes import wishes
 from appliance.errors import ApplianceError
 from tests.declaration.test_faults import HEAD
 
@@ -32,11 +33,18 @@ def test_the_relay_flags() -> None:
         "--libp2p-relay-port=4001",
         "--libp2p-private-inbound-target=16",
         "--libp2p-relay-inbound-cap=2",
+        "--libp2p-relay-inbound-unknown-cap=3",
     )
     assert changed.bridge.relay_mode == "on"
     assert [str(endpoint) for endpoint in changed.bridge.listen] == ["0.0.0.0:4001"]
     assert changed.bridge.private_inbound_target == 16
     assert changed.bridge.per_relay_inbound == 2
+    assert changed.caps.unknown_relay_inbound == 3
+    assert wishes(changed).caps == {
+        "inbound_private": 16,
+        "per_relay_inbound": 2,
+        "unknown_relay_inbound": 3,
+    }
 
 
 def test_external_addresses_replace_the_declared_ones_and_follow_the_port() -> None:
@@ -56,6 +64,13 @@ def test_listen_is_where_the_node_listens() -> None:
     assert str(run(EMBEDDED, "--listen=0.0.0.0").node.p2p) == "0.0.0.0:16111"
     # A kaspad that listens everywhere is dialled by loopback.
     assert str(run(KASPAD, "--listen=0.0.0.0:17000").node.p2p) == "127.0.0.1:17000"
+
+
+def test_listen_is_where_a_remote_kaspad_is_found() -> None:
+    remote = loads(HEAD + "node: {kind: remote, p2p: 192.168.1.20:16111}\n")
+    assert str(run(remote, "--listen=192.168.1.21").node.p2p) == "192.168.1.21:16111"
+    with pytest.raises(ApplianceError, match=r"^--listen: 127\.0\.0\.1:16111 is no other machine"):
+        run(remote, "--listen=0.0.0.0")
 
 
 def test_connect_and_addpeer_go_to_the_embedded_node() -> None:
@@ -92,6 +107,11 @@ def test_connect_and_addpeer_go_to_the_embedded_node() -> None:
         (
             ["--libp2p-private-inbound-target=2", "--libp2p-relay-inbound-cap=3"],
             "--libp2p-relay-inbound-cap: 3 through one relay is more than the 2 of them all",
+        ),
+        (
+            ["--libp2p-private-inbound-target=2", "--libp2p-relay-inbound-unknown-cap=3"],
+            "--libp2p-relay-inbound-unknown-cap: 3 by unknown relays is more than the 2 of them "
+            "all",
         ),
         (
             ["--externalip=10.0.0.1"],

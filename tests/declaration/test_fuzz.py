@@ -13,7 +13,10 @@ from appliance.declaration import Declaration, DeclarationErrors, loads
 from tests.declaration.test_faults import HEAD
 from tests.declaration.test_load import ROOT
 
-FULL = Path(ROOT, "schemas", "examples", "full.yaml").read_text()
+EXAMPLES = Path(ROOT, "schemas", "examples")
+PROFILES = (EXAMPLES / "hardware-profile-full.yaml").read_text().partition("---\n")
+FULL = (EXAMPLES / "full.yaml").read_text() + PROFILES[1] + PROFILES[2]
+"""Every field of every kind, in three documents."""
 
 words = st.sampled_from(
     "null off on true 0 -1 65536 1e999 .nan [] {} [[]] '' \"\\0\" 0.0.0.0:1 ::1 /ip4 ~ 2001-01-01 "

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from appliance.declaration import load, loads
+from appliance.declaration import CapsSpec, load, loads
+from appliance.declaration.hardware import HardwareProfile, ProfileOverride
+from appliance.declaration.wishes import wishes
 from appliance.errors import ApplianceError
 from appliance.network import Endpoint, Network
-from appliance.sizing import CATALOGUE
+from appliance.sizing import CATALOGUE, Caps, Profile
 from tests.declaration.test_faults import HEAD, PEER_ID, RELAY, RELAY_ID
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +55,8 @@ def test_everything_but_the_name_has_a_default() -> None:
     assert (box.bridge.relay.circuit_duration, box.bridge.relay.circuit_bytes) == (120, 131072)
     assert (box.bridge.drain, box.bridge.dial_private) == (3.0, False)
     assert box.state.dir == Path("/home/me/.local/state/appliance/box")
+    assert box.identity.key.path == box.state.dir / "identity.key"
+    assert set(dataclasses.astuple(box.caps)) == {None}
     assert box.control.socket == box.state.dir / "control.sock"
     assert box.control.group is None
     assert str(box.metrics.listen) == "127.0.0.1:9464"
@@ -132,6 +137,89 @@ def test_profiles_come_from_the_catalogue_or_are_written_out() -> None:
     assert not isinstance(profile, str)
     assert (profile.architecture, profile.cores, profile.nofile) == ("riscv64", 2, 1024)
     assert profile.conntrack_max == 16384
+    assert profile.new_connections_per_second == 30
+
+
+MY_BOX = (
+    "apiVersion: appliance/v1\nkind: HardwareProfile\nmetadata: {name: my-box}\n"
+    "architecture: riscv64\ncores: 2\nmemory_bytes: 1073741824\nlink_bytes_per_second: 1000000\n"
+)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_profile_may_be_a_document_of_its_own(order: int) -> None:
+    documents = [HEAD + "hardware: {profile: my-box}\n", MY_BOX]
+    box = loads("---\n".join(documents[:: -1 if order else 1]))
+    profile = box.hardware.profile
+    assert not isinstance(profile, str)
+    assert (profile.name, profile.architecture, profile.nofile) == ("my-box", "riscv64", 524_288)
+    # As if it were written out in place, but for its name.
+    written = loads(
+        HEAD + "hardware:\n  profile:\n    architecture: riscv64\n    cores: 2\n"
+        "    memory_bytes: 1073741824\n    link_bytes_per_second: 1000000\n"
+    ).hardware.profile
+    assert not isinstance(written, str)
+    assert dataclasses.replace(profile, name=written.name) == written
+
+
+def test_profiles_that_nobody_names_and_empty_documents_do_no_harm() -> None:
+    plain = loads(HEAD)
+    assert loads(HEAD + "---\n" + MY_BOX) == plain
+    assert loads("---\n---\n" + HEAD + "---\n---\n# nothing\n") == plain
+
+
+def test_single_fields_of_a_profile_may_be_changed() -> None:
+    pi = CATALOGUE["raspberry-pi-4-4g"]
+    body = "hardware:\n  profile: raspberry-pi-4-4g\n  override: {cores: 2, storage: ssd}\n"
+    changed = loads(HEAD + body).hardware.apply(pi)
+    assert (changed.cores, changed.storage) == (2, "ssd")
+    assert changed.name == "raspberry-pi-4-4g, changed"
+    assert changed.description == pi.description
+    assert changed.source.startswith(pi.source) and "cores, storage" in changed.source
+    kept = {"name", "source", "cores", "storage"}
+    for field in dataclasses.fields(pi):
+        if field.name not in kept:
+            assert getattr(changed, field.name) == getattr(pi, field.name)
+
+
+@pytest.mark.parametrize(
+    "body", ["", "hardware: {override: {}}\n", "hardware: {override: {cores: null}}\n"]
+)
+def test_a_profile_stays_as_it_is_unless_a_field_is_changed(body: str) -> None:
+    pi = CATALOGUE["raspberry-pi-4-4g"]
+    assert loads(HEAD + body).hardware.apply(pi) is pi
+
+
+def test_every_figure_of_a_profile_can_be_changed_and_described() -> None:
+    figures = {field.name for field in dataclasses.fields(Profile)} - {
+        "name",
+        "description",
+        "source",
+    }
+    assert {field.name for field in dataclasses.fields(ProfileOverride)} == figures
+    assert {field.name for field in dataclasses.fields(HardwareProfile)} == figures | {"metadata"}
+
+
+def test_caps_said_outright_reach_the_solver_with_the_field_that_said_them() -> None:
+    body = "bridge: {per_relay_inbound: 2}\ncaps: {relay_circuits: 16, inbound_direct: null}\n"
+    wished = wishes(loads(HEAD + body))
+    assert wished.caps == {"per_relay_inbound": 2, "relay_circuits": 16}
+    assert wished.caps_fields == {
+        "per_relay_inbound": "bridge.per_relay_inbound",
+        "relay_circuits": "caps.relay_circuits",
+    }
+    assert not wishes(loads(HEAD)).caps
+
+
+def test_every_cap_that_can_be_said_is_one_of_the_plan() -> None:
+    planned = {field.name for field in dataclasses.fields(Caps)}
+    assert {field.name for field in dataclasses.fields(CapsSpec)} <= planned
+
+
+@pytest.mark.parametrize("kind", ["kaspad", "embedded", "remote"])
+def test_the_solver_learns_where_the_node_lives(kind: str) -> None:
+    body = f"node: {{kind: {kind}, p2p: 192.168.1.20:16111}}\n"
+    assert wishes(loads(HEAD + body)).node == kind
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_fine() -> None:

@@ -29,6 +29,7 @@ LOOSE: Final = {
     "events": "base",
     "network": "base",
     "app": "app",
+    "startup": "app",
     "reporting": "app",
     "__main__": "cli",
 }
@@ -38,6 +39,7 @@ PURE: Final = frozenset({"wire", "policy", "addresses", "sizing"})
 # Their doors to the machine, each with its reason.
 DOORS: Final = {
     "sizing/detect.py": "describes the running machine as a hardware profile",
+    "sizing/detect_line.py": "the same for its internet line",
     "addresses/store.py": "the directory of the store: its lock, its making, its refusals",
     "addresses/rocks.py": "the RocksDB store",
 }

@@ -14,8 +14,19 @@ from typing import Any, Final
 import pytest
 
 from appliance.cli.main import VERBS
-from appliance.declaration.model import BridgeSpec, ControlSpec, LogSpec, NodeSpec, RelaySpec
+from appliance.declaration import loads
+from appliance.declaration.model import (
+    BridgeSpec,
+    CapsSpec,
+    ControlSpec,
+    IdentitySpec,
+    LogSpec,
+    NodeSpec,
+    RelaySpec,
+)
+from appliance.declaration.wishes import wishes
 from appliance.reasons import Reason
+from appliance.sizing import CATALOGUE, plan
 from appliance.sizing.model import Caps
 from tests.house.tree import PACKAGE, ROOT, files, imports, modules, parsed
 
@@ -30,9 +41,12 @@ LIMITS: Final[list[tuple[Any, str]]] = [
     (NodeSpec, "declaration"),
     (BridgeSpec, "declaration"),
     (RelaySpec, "declaration"),
+    (IdentitySpec, "declaration"),
     (ControlSpec, "declaration"),
     (LogSpec, "declaration"),
 ]
+# What hands fields on to another room, and so counts as that room.
+HANDS_ON: Final = PACKAGE / "declaration" / "wishes.py"
 
 
 def attributes_read(paths: list[Path]) -> set[str]:
@@ -54,9 +68,21 @@ def test_every_reason_is_given_somewhere() -> None:
 @pytest.mark.parametrize(("kind", "room"), LIMITS, ids=lambda value: getattr(value, "__name__", ""))
 def test_every_setting_and_cap_is_read_outside_its_room(kind: Any, room: str) -> None:
     """A limit that nobody reads limits nothing."""
-    read = attributes_read([path for path in modules() if path.parent.name != room])
+    outside = [path for path in modules() if path.parent.name != room or path == HANDS_ON]
+    read = attributes_read(outside)
     unread = {field.name for field in dataclasses.fields(kind) if field.name not in read}
     assert not unread - NOT_YET_READ
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(CapsSpec)])
+def test_a_cap_that_is_set_by_hand_is_the_plan_s(name: str) -> None:
+    value = 4096 if "bytes" in name else 2
+    text = (
+        "apiVersion: appliance/v1\nkind: Appliance\nmetadata: {name: box}\n"
+        f"caps: {{{name}: {value}}}\n"
+    )
+    found = plan(CATALOGUE["x86-large"], wishes(loads(text)))
+    assert getattr(found.caps, name) == value
 
 
 def test_make_targets_in_the_readmes_exist() -> None:

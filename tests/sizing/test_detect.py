@@ -41,7 +41,7 @@ def test_a_machine_that_says_nothing_gets_careful_assumptions_and_says_so(tmp_pa
     said = " ".join(found.notes)
     assert "memory: /proc/meminfo does not say, 512 MiB assumed" in said
     assert "connection tracking: off or not visible here, 16384 assumed" in said
-    assert "line speed: cannot be seen from here" in said
+    assert "line speed: cannot be seen from behind a router, 5000000 bytes/s assumed" in said
 
 
 def test_a_pi_with_an_sd_card(tmp_path: Path) -> None:
@@ -108,3 +108,47 @@ def test_nonsense_in_proc_is_no_crash(tmp_path: Path) -> None:
     found = detect(root).profile
     assert found.memory_bytes == ASSUMED_MEMORY
     assert found.conntrack_max == ASSUMED_CONNTRACK
+
+
+ROUTE = """Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT
+eth1\t00000A0A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
+eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0
+"""
+TRIE = "Main:\n  |-- 127.0.0.1\n     /32 host LOCAL\n  |-- {}\n     /32 host LOCAL\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "speed", "line", "said"),
+    [
+        ("10.0.0.2", "1000", 5_000_000, "cannot be seen from behind a router"),
+        ("10.0.0.2", "10", 1_250_000, "cannot be seen from behind a router"),
+        ("8.8.4.4", "10000", 1_250_000_000, "as its network card says"),
+        ("8.8.4.4", "-1", 12_500_000, "the network card does not say"),
+    ],
+)
+def test_the_card_is_the_line_only_where_no_router_is_in_front(
+    tmp_path: Path, address: str, speed: str, line: int, said: str
+) -> None:
+    root = machine(
+        tmp_path,
+        proc__net__route=ROUTE,
+        proc__net__fib_trie=TRIE.format(address),
+        sys__class__net__eth0__speed=f"{speed}\n",
+        sys__class__net__eth1__speed="100\n",
+    )
+    found = detect(root)
+    assert found.profile.link_bytes_per_second == line
+    assert said in " ".join(found.notes)
+
+
+def test_a_public_ipv6_address_is_a_host_without_a_router(tmp_path: Path) -> None:
+    root = machine(
+        tmp_path,
+        proc__net__ipv6_route=" ".join(["0" * 32, "00", *["0" * 32, "00"], "fe80".ljust(32, "0"),
+                                        "00000400", "0", "0", "0", "ens3"]) + "\n",
+        proc__net__if_inet6="2a01" + "0" * 27 + "1 02 40 00 80 ens3\n",
+        sys__class__net__ens3__speed="1000\n",
+    )  # fmt: skip
+    found = detect(root).profile
+    assert found.link_bytes_per_second == 125_000_000
+    assert found.new_connections_per_second == 1000
