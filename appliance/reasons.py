@@ -69,6 +69,13 @@ class Reason(str, Enum):
     UNEXPECTED_MESSAGE = "unexpected-message"
     YAMUX_VIOLATION = "yamux-violation"
     NOISE_VIOLATION = "noise-violation"
+    # --- signed capability records and their gossip
+    BAD_SIGNATURE = "bad-signature"
+    RECORD_EXPIRED = "record-expired"
+    RECORD_FROM_FUTURE = "record-from-future"
+    RECORD_LIVES_TOO_LONG = "record-lives-too-long"
+    RECORD_SUPERSEDED = "record-superseded"
+    TOO_MANY_RECORDS = "too-many-records"
     # --- the Kaspa side
     WRONG_NETWORK = "wrong-network"
     WRONG_PROTOCOL_VERSION = "wrong-protocol-version"

@@ -1,4 +1,4 @@
-"""Reservation vouchers: signed envelopes of libp2p RFC 0002.
+"""Reservation vouchers in signed envelopes, with every kind of key that libp2p knows.
 
 Source: circuit-v2.md, "Reservation Vouchers": domain `libp2p-relay-rsvp`, payload type 0x0302.
 """
@@ -16,11 +16,13 @@ from appliance.bridge.library import lean
 from appliance.bridge.messages import peer_id_bytes, peer_id_text
 from appliance.errors import RemoteProtocolError
 from appliance.reasons import Reason
+from appliance.wire import envelope
+from appliance.wire.envelope import Ed25519Signer, PublicKey
 
 with lean():
     from libp2p.exceptions import BaseLibp2pError
-    from libp2p.peer.envelope import Envelope, make_unsigned, unmarshal_envelope
-    from libp2p.peer.id import ID
+    from libp2p.peer.envelope import pub_key_from_protobuf
+    from libp2p.peer.pb import crypto_pb2 as crypto_pb
     from libp2p.relay.circuit_v2.pb import circuit_pb2 as circuit_pb
 
 DOMAIN: Final = "libp2p-relay-rsvp"
@@ -48,29 +50,43 @@ class Voucher:
     expires: int
 
 
+def signer_of(identity: Identity) -> Ed25519Signer:
+    """Signs envelopes in our name: vouchers here, capability records elsewhere."""
+    return Ed25519Signer(identity.keys.private_key.to_bytes())
+
+
 def seal_voucher(identity: Identity, voucher: Voucher) -> bytes:
-    """The marshalled envelope, signed by `identity`, which must be the relay."""
+    """The encoded envelope, signed by `identity`, which must be the relay."""
     payload = circuit_pb.Voucher(
         relay=peer_id_bytes(voucher.relay),
         peer=peer_id_bytes(voucher.peer),
         expiration=voucher.expires,
     ).SerializeToString()
-    key = identity.keys.private_key
-    signature = key.sign(make_unsigned(DOMAIN, PAYLOAD_TYPE, payload))
-    envelope = Envelope(key.get_public_key(), PAYLOAD_TYPE, payload, signature)
-    return bytes(envelope.marshal_envelope())
+    return envelope.seal(DOMAIN, PAYLOAD_TYPE, payload, signer_of(identity))
 
 
 def open_voucher(data: bytes) -> Voucher:
     """Raises RemoteProtocolError(malformed-message) unless it is signed by the relay it names."""
+    sealed = envelope.decode(data)
     try:
-        envelope = unmarshal_envelope(data)
-        envelope.validate(DOMAIN)
-        message = circuit_pb.Voucher.FromString(envelope.raw_payload)
-        signer = str(ID.from_pubkey(envelope.public_key))
-    except _KEY_ERRORS as error:
-        raise RemoteProtocolError(Reason.MALFORMED_MESSAGE, f"voucher: {error}") from error
+        message = circuit_pb.Voucher.FromString(sealed.payload)
+    except DecodeError as error:
+        raise RemoteProtocolError(Reason.MALFORMED_MESSAGE, f"voucher: {error}") from None
     voucher = Voucher(peer_id_text(message.relay), peer_id_text(message.peer), message.expiration)
-    if envelope.payload_type != PAYLOAD_TYPE or signer != voucher.relay:
+    signed = envelope.signed_bytes(DOMAIN, sealed.payload_type, sealed.payload)
+    if (
+        sealed.payload_type != PAYLOAD_TYPE
+        or sealed.key.peer_id != message.relay
+        or not verify(sealed.key, signed, sealed.signature)
+    ):
         raise RemoteProtocolError(Reason.MALFORMED_MESSAGE, "voucher is not the relay's")
     return voucher
+
+
+def verify(key: PublicKey, data: bytes, signature: bytes) -> bool:
+    """A `wire.envelope.Verify` for all of libp2p's kinds of keys."""
+    try:
+        encoded = crypto_pb.PublicKey(Type=crypto_pb.KeyType.Name(key.kind), Data=key.data)
+        return bool(pub_key_from_protobuf(encoded).verify(data, signature))
+    except _KEY_ERRORS:
+        return False

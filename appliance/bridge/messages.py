@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-import base58
 from google.protobuf.message import DecodeError
 
 from appliance.bridge.library import lean
 from appliance.errors import RemoteProtocolError
 from appliance.network import Endpoint
 from appliance.reasons import Reason
-from appliance.wire import dcutr, multiaddr
+from appliance.wire import dcutr, multiaddr, peer_ids
 from appliance.wire.circuit import (
     ConnectRequest,
     Granted,
@@ -35,16 +34,12 @@ MAX_ADDRESSES: Final = 16
 
 def peer_id_bytes(peer_id: str) -> bytes:
     """The multihash behind a base58 peer id."""
-    return bytes(base58.b58decode(peer_id))
+    return peer_ids.to_bytes(peer_id)
 
 
 def peer_id_text(data: bytes) -> str:
     """The base58 form. Raises RemoteProtocolError unless it is an identity or SHA-256 hash."""
-    inline = len(data) >= 2 and data[0] == 0 and 0 < data[1] <= 42
-    hashed = len(data) == 34 and data[0] == 0x12
-    if not (inline or hashed) or len(data) != data[1] + 2:
-        raise RemoteProtocolError(Reason.MALFORMED_MESSAGE, "not a peer id")
-    return base58.b58encode(data).decode()
+    return peer_ids.to_text(data)
 
 
 def _malformed(what: str) -> RemoteProtocolError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -25,13 +25,14 @@ from appliance.errors import Fault, StreamReset
 from appliance.events import FIELDS, emit
 from appliance.network import Endpoint, Network
 from appliance.node import grpc, lab_payload
-from appliance.node.address_list import AddressList
+from appliance.node.acquaintances import Acquaintances
 from appliance.node.bans import BanList
 from appliance.node.grace import with_grace
 from appliance.node.http2 import Http2Connection
 from appliance.node.session import PeerSession, Surroundings
 from appliance.node.sockets import bind, owned
 from appliance.reasons import Reason
+from appliance.wire.capability import Claim
 from appliance.wire.kaspa import PROTOCOL_VERSION, Timeouts
 from appliance.wire.kaspa_messages import PEER_ID_BYTES, NetAddress, Version
 
@@ -65,7 +66,11 @@ class PeerInfo:
 
 class EmbeddedNode:
     """`retry` is kaspad's 30 s unless told otherwise: a laboratory cannot wait half a minute for a
-    node that was started later, and slots are on loopback, where a dial costs nobody anything."""
+    node that was started later, and slots are on loopback, where a dial costs nobody anything.
+
+    `claim` is asked whenever something is said of us: what the appliance can claim at that moment,
+    if anything. It takes the place of `external`, the plain address.
+    """
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class EmbeddedNode:
         retry: float = STOCK_RETRY,
         inbound_limit: int = INBOUND_LIMIT,
         external: Endpoint | None = None,
+        claim: Callable[[], Claim | None] = lambda: None,
         known: Sequence[NetAddress] = (),
         timeouts: Timeouts | None = None,
         rng: random.Random | None = None,
@@ -87,13 +93,11 @@ class EmbeddedNode:
         self.addpeers = tuple(dict.fromkeys(addpeers))
         self._retry = retry
         self._inbound_limit = inbound_limit
-        self._external = external
         self._clock = clock or TrioClock()
         self._rng = rng or random.SystemRandom()
         self._peer_id = secrets.token_bytes(PEER_ID_BYTES)
         self._lab_payload = lab_payload
-        self._addresses = AddressList(self._rng)
-        self._addresses.add(known)
+        self._acquaintances = Acquaintances(self._rng, self._clock, claim, external, known)
         self._sessions: dict[PeerSession, None] = {}
         self._servers: dict[Http2Connection, None] = {}
         self._bans = BanList()
@@ -103,8 +107,8 @@ class EmbeddedNode:
             local_version=self._version,
             admit=self._admit,
             opened=self._opened,
-            known_addresses=self._addresses.sample,
-            learn=self._addresses.add,
+            known_addresses=self._acquaintances.tell,
+            learn=self._acquaintances.learn,
             rng=self._rng,
             timeouts=timeouts or Timeouts(),
             lab_payload=lab_payload,
@@ -129,7 +133,7 @@ class EmbeddedNode:
     @property
     def address_count(self) -> int:
         """Addresses known by gossip and by dialling."""
-        return len(self._addresses)
+        return len(self._acquaintances)
 
     async def run(self, task_status: trio.TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve and dial until cancelled; `started` with the bound endpoint. To be called once.
@@ -174,7 +178,7 @@ class EmbeddedNode:
         if any(peer.host == host for peer in self.addpeers):
             return
         self._bans.add(host, trio.current_time())
-        self._addresses.remove_ip(ip_address(host))
+        self._acquaintances.forget(ip_address(host))
         for session in list(self._sessions):
             if session.remote.host == host:
                 session.stop(Reason.SHUTTING_DOWN)
@@ -247,7 +251,7 @@ class EmbeddedNode:
             dial.ended.set()
 
     def _dial_failed(self, address: Endpoint, reason: Reason, detail: str) -> None:
-        self._addresses.failed(ip_address(address.host), address.port)
+        self._acquaintances.failed(address)
         emit(
             _log,
             logging.INFO,
@@ -282,20 +286,14 @@ class EmbeddedNode:
 
     def _version(self) -> Version:
         comment = f"({lab_payload.MARK})" if self._lab_payload else ""
-        return Version(
+        version = Version(
             protocol_version=PROTOCOL_VERSION,
             network=self.network.wire_name,
             peer_id=self._peer_id,
             user_agent=f"/kaspa-appliance:{__version__}{comment}/",
             timestamp_ms=int(self._clock.wall() * 1000),
-            address=self._own_address(),
         )
-
-    def _own_address(self) -> NetAddress | None:
-        """Only what strangers can route to is worth saying."""
-        if self._external is None or not ip_address(self._external.host).is_global:
-            return None
-        return NetAddress(ip=ip_address(self._external.host), port=self._external.port)
+        return self._acquaintances.introduce(version)
 
     def _admit(self, session: PeerSession, version: Version) -> Reason | None:
         """One connection per node and IP, as kaspad's hub keys its peers."""
@@ -311,12 +309,7 @@ class EmbeddedNode:
         return None
 
     def _opened(self, session: PeerSession, version: Version) -> None:
-        if session.outbound:
-            ip = ip_address(session.remote.host)
-            self._addresses.add([NetAddress(ip=ip, port=session.remote.port)])
-            self._addresses.reached(ip, session.remote.port)
-        if version.address is not None:
-            self._addresses.add([version.address])
+        self._acquaintances.met(session.remote, version, outbound=session.outbound)
 
 
 class _Dial:

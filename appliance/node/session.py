@@ -36,7 +36,8 @@ class Surroundings:
     admit: Callable[[PeerSession, Version], Reason | None]
     """The peer said who it is; a reason refuses it."""
     opened: Callable[[PeerSession, Version], None]
-    known_addresses: Callable[[], list[NetAddress]]
+    known_addresses: Callable[[Version], list[NetAddress]]
+    """What to tell the peer that said this of itself."""
     learn: Callable[[tuple[NetAddress, ...]], None]
     rng: random.Random
     timeouts: Timeouts
@@ -132,7 +133,8 @@ class PeerSession:
             case happened.HandshakeDone(version):
                 self._on_open(version, nursery)
             case happened.AddressesRequested():
-                self._machine.send_addresses(self._node.known_addresses())
+                assert self._machine.peer is not None  # questions are heard after the handshake
+                self._machine.send_addresses(self._node.known_addresses(self._machine.peer))
             case happened.AddressesReceived(addresses):
                 self._node.learn(addresses)
                 self._say(logging.INFO, "kaspa_addresses", count=len(addresses))

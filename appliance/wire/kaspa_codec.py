@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as PbMessage
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -53,6 +54,10 @@ _PAYLOADS: Final = frozenset(
     field.number for field in pb.KaspadMessage.DESCRIPTOR.oneofs_by_name["payload"].fields
 )
 _IDS: Final = frozenset((_RESPONSE_ID, _REQUEST_ID))
+_KASPAD_MESSAGE: Final = cast("Descriptor", pb.KaspadMessage.DESCRIPTOR)
+_NET_ADDRESS: Final = pb.NetAddress.DESCRIPTOR
+# Their values have an `extra` of their own.
+_KEEP_THEIR_OWN: Final = (pb.VersionMessage.DESCRIPTOR.full_name, _NET_ADDRESS.full_name)
 
 P = TypeVar("P", bound=PbMessage)
 
@@ -94,14 +99,17 @@ def decode(data: bytes) -> Message:
         payload = _READERS[kind](outer)
         extra.append(_unknown(outer))
     elif unknown is not None:
-        payload = Opaque(unknown.number, unknown.end - unknown.body)
+        payload, extra = Opaque(unknown.number, unknown.end - unknown.body), [data]
     else:
         raise _malformed("a KaspadMessage without a payload")
     return Message(payload, outer.request_id, outer.response_id, b"".join(extra))
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of one `KaspadMessage`; `extra` follows what we speak."""
+    """The bytes of one `KaspadMessage`. What came from an encoder that writes fields in the order
+    of their numbers, as all in the field do, goes out byte for byte as it came."""
+    if isinstance(message.payload, Opaque):
+        return message.extra
     outer = pb.KaspadMessage(request_id=message.request_id, response_id=message.response_id)
     match message.payload:
         case Version() as version:
@@ -135,9 +143,10 @@ def encode(message: Message) -> bytes:
             outer.labChunk.offset = chunk.offset
             outer.labChunk.data = chunk.data
             outer.labChunk.sha256 = chunk.sha256
-        case Opaque():
-            pass  # its bytes are in `extra`
-    return outer.SerializeToString() + message.extra
+    if message.extra:
+        outer.MergeFromString(message.extra)
+    data = outer.SerializeToString()
+    return protobuf_scan.in_order(data, _KASPAD_MESSAGE) if _has_extra(message) else data
 
 
 def cut_utf8(text: str, max_bytes: int) -> str:
@@ -277,14 +286,35 @@ def _parse(kind: type[P], data: bytes) -> P:
 
 
 def _unknown(message: PbMessage) -> bytes:
-    """The fields of `message` that our .proto does not have, as they came."""
-    if not len(UnknownFieldSet(message)):
-        return b""
+    """The fields of `message` that our .proto does not have, as they came, nested ones included:
+    a message of nothing else, to be merged into what is encoded."""
+    if message.DESCRIPTOR is _NET_ADDRESS and not len(UnknownFieldSet(message)):
+        return b""  # the frequent case: nothing nested, nothing unknown
     rest = type(message)()
     rest.CopyFrom(message)
-    for field, _ in message.ListFields():
-        rest.ClearField(field.name)
+    _clear_known(rest)
     return rest.SerializeToString()
+
+
+def _clear_known(message: PbMessage) -> None:
+    for field, value in message.ListFields():
+        nested = None if field.is_repeated else field.message_type
+        if nested is not None and nested.full_name not in _KEEP_THEIR_OWN:
+            _clear_known(value)
+            if value.ByteSize():
+                continue
+        message.ClearField(field.name)
+
+
+def _has_extra(message: Message) -> bool:
+    match message.payload:
+        case Version(address=NetAddress(extra=extra)) if extra:
+            return True
+        case Version(extra=extra) if extra:
+            return True
+        case Addresses(addresses) if any(address.extra for address in addresses):
+            return True
+    return bool(message.extra)
 
 
 def _malformed(what: str) -> RemoteProtocolError:

@@ -1,8 +1,8 @@
 """Kaspa's P2P messages as frozen values, and their encoding.
 
 Only the subset of `proto/kaspa_p2p.proto` is read. Any other payload becomes `Opaque`, carried as
-bytes. Where a message is something that we may pass on (the message itself, a version, an address),
-the fields that we do not know are kept as bytes in `extra`, and encoding puts them back.
+bytes. Fields that we do not know are kept as bytes in `extra`: those of an address and of a version
+in their own, all others in the message's. Encoding puts them back where they were.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class LabChunk:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """A payload that we do not speak. Its bytes are in the message's `extra`."""
+    """A payload that we do not speak. The message's `extra` is the whole message as it came."""
 
     number: int
     size: int

@@ -7,7 +7,10 @@ numbers and places of the fields; what we do not speak is then carried as bytes,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Final, NamedTuple
+
+from google.protobuf.descriptor import Descriptor
 
 from appliance.errors import RemoteProtocolError
 from appliance.reasons import Reason
@@ -55,6 +58,24 @@ def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Fiel
             raise _malformed(f"field {number} does not fit")
         yield Field(number, wire_type, at, body, after)
         at = after
+
+
+def in_order(data: bytes, kind: Descriptor) -> bytes:
+    """The same message of that kind, on every level of it the fields ordered by their numbers.
+
+    So writes every encoder that knows them all; ours puts what it does not know at the end. Fields
+    of one number keep their order. Raises RemoteProtocolError (MALFORMED_MESSAGE).
+    """
+    pieces = []
+    for field in fields(data):
+        piece = data[field.start : field.end]
+        known = kind.fields_by_number.get(field.number)
+        inner = None if known is None else known.message_type
+        if inner is not None and field.wire_type == LENGTH_DELIMITED:
+            piece = data[field.start : field.body] + in_order(data[field.body : field.end], inner)
+        pieces.append((field.number, piece))
+    pieces.sort(key=itemgetter(0))
+    return b"".join(piece for _, piece in pieces)
 
 
 def _varint(data: bytes, at: int, stop: int) -> tuple[int, int]:

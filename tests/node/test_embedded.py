@@ -16,7 +16,7 @@ from appliance.node import embedded, lab_payload
 from appliance.node.embedded import EmbeddedNode
 from appliance.units import MIB
 from appliance.wire.kaspa_messages import NetAddress
-from tests.node.peers import ANY, MemoryStream, journal, memory_pair, running
+from tests.node.peers import ANY, STRANGER, MemoryStream, journal, memory_pair, running
 
 PUBLIC = NetAddress(ip=IPv4Address("203.0.113.7"), port=16111)
 
@@ -214,10 +214,12 @@ async def test_outbound_addresses_are_remembered(autojump_clock: trio.testing.Mo
         first = await connected(nursery, left, right)
         await trio.sleep(1)
         # 198.51.100.0/24 is documentation space: nobody can route to it, so it is not said.
-        assert [address.ip for address in left._addresses.sample()] == [ip_address("203.0.113.1")]
+        told = left._acquaintances.tell(STRANGER)
+        assert [address.ip for address in told] == [ip_address("203.0.113.1")]
         second = await connected(nursery, public, right)
         await trio.sleep(1)
-        assert ip_address("8.8.8.8") in [address.ip for address in right._addresses.sample()]
+        told = right._acquaintances.tell(STRANGER)
+        assert ip_address("8.8.8.8") in [address.ip for address in told]
         for ends in (first, second):
             ends[0].reset()
 

@@ -11,12 +11,17 @@ import trio
 import trio.testing
 
 from appliance.errors import RemoteProtocolError, StreamReset
+from appliance.network import Endpoint
 from appliance.node.address_list import AddressList
 from appliance.node.bans import BAN_TIME, MAX_BANS, BanList
 from appliance.node.grace import with_grace
 from appliance.node.lab_payload import LabExchange, PayloadResult
 from appliance.node.outbox import BULK_BYTES, MAX_BYTES, Outbox
+from appliance.wire.capability import PrivateClaim, claimed_address, read_claim
 from appliance.wire.kaspa_messages import MAX_LAB_CHUNK, LabChunk, NetAddress
+from appliance.wire.ways import RelayWay
+
+PEER = "12D3KooWANUDpDH4cX56NHHs7u7aFPZ63Sdo8GTDpVwGScBht9u7"
 
 
 def address(number: int) -> NetAddress:
@@ -25,40 +30,65 @@ def address(number: int) -> NetAddress:
 
 def test_the_list_is_bounded_and_keeps_what_was_reached() -> None:
     known = AddressList(random.Random(1), limit=10)
-    known.add([address(0)])
+    known.add([address(0)], 0.0)
     known.reached(address(0).ip, 16111)
-    known.add(address(number) for number in range(1, 1000))
+    known.add((address(number) for number in range(1, 1000)), 0.0)
     assert len(known) == 10
-    assert address(0) in known.sample()
+    assert address(0) in known.sample(0.0, claims=True)
     for number in range(990, 1000):
         known.reached(address(number).ip, 16111)
-    known.add([address(5)])  # all proven by now: nobody makes room for a claim
+    known.add([address(5)], 0.0)  # all proven by now: nobody makes room for a claim
     assert len(known) == 10
-    assert address(5) not in known.sample()
+    assert address(5) not in known.sample(0.0, claims=True)
 
 
 def test_loopback_and_nowhere_are_not_passed_on() -> None:
     known = AddressList(random.Random(1))
     for text in ("127.0.0.1", "127.64.0.9", "0.0.0.0"):
-        known.add([NetAddress(ip=IPv4Address(text), port=16111)])
-    known.add([replace(address(1), port=0)])
+        known.add([NetAddress(ip=IPv4Address(text), port=16111)], 0.0)
+    known.add([replace(address(1), port=0)], 0.0)
     assert len(known) == 0
 
 
-def test_what_is_known_is_not_overwritten() -> None:
+CLAIMED = replace(address(1), services=1, relay_port=16112, relay_ttl_ms=600_000)
+
+
+def test_what_is_claimed_is_not_overwritten_before_it_is_over() -> None:
     known = AddressList(random.Random(1))
-    known.add([replace(address(1), relay_port=16112), address(1)])
-    assert known.sample() == [replace(address(1), relay_port=16112)]
+    other = replace(CLAIMED, relay_port=9)
+    known.add([address(1), CLAIMED, other, address(1)], 0.0)
+    assert known.sample(0.0, claims=True) == [CLAIMED]
+    known.add([other], 599.5)
+    assert known.sample(599.5, claims=True) == [other]
+
+
+def test_a_claim_that_is_passed_on_lives_no_longer_for_that() -> None:
+    known = AddressList(random.Random(1))
+    known.add([CLAIMED], 0.0)
+    known.add([CLAIMED], 400.0)
+    assert known.sample(400.0, claims=True) == [replace(CLAIMED, relay_ttl_ms=200_000)]
+    assert known.sample(600.0, claims=True) == [address(1)]
+
+
+def test_no_stock_peer_hears_of_an_address_that_is_none() -> None:
+    private = PrivateClaim(peer_id=PEER, via=RelayWay(Endpoint("203.0.113.9", 16112)))
+    known = AddressList(random.Random(1))
+    known.add([claimed_address(private), replace(address(1), ip=IPv4Address("240.0.0.1"))], 0.0)
+    assert len(known) == 1  # without a claim it is nothing at all
+    assert known.sample(0.0, claims=False) == []
+    (told,) = known.sample(60.0, claims=True)
+    assert read_claim(told) == replace(private, lifetime=private.lifetime - 60)
+    assert known.sample(3600.0, claims=True) == []
 
 
 def test_an_address_is_dropped_after_more_than_three_failures() -> None:
     known = AddressList(random.Random(1))
-    known.add([address(1), address(2)])
+    known.add([address(1), address(2)], 0.0)
     known.reached(address(2).ip, 16111)
     for _ in range(3):  # never reached: that counts as one
-        assert address(1) in known.sample()
+        assert address(1) in known.sample(0.0, claims=True)
         known.failed(address(1).ip, 16111)
-    assert known.sample() == [address(2)]
+    assert known.sample(0.0, claims=True) == [address(2)]
     for _ in range(4):
         known.failed(address(2).ip, 16111)
     assert len(known) == 0
@@ -67,8 +97,8 @@ def test_an_address_is_dropped_after_more_than_three_failures() -> None:
 
 def test_a_thousand_at_most_are_sent_and_not_always_the_same() -> None:
     known = AddressList(random.Random(1))
-    known.add(address(number) for number in range(1, 3000))
-    first, second = known.sample(), known.sample()
+    known.add((address(number) for number in range(1, 3000)), 0.0)
+    first, second = known.sample(0.0, claims=True), known.sample(0.0, claims=True)
     assert len(first) == len(set(first)) == 1000
     assert first != second
 
