@@ -354,6 +354,7 @@ def fixed(ledger: Ledger) -> dict[str, Term]:
             "punches", costs.PUNCHES, "the norm of private peers may all come at once"
         ),
         "dials": ledger.let("dials", costs.DIALS, "two addresses for each punch"),
+        "gossip": ledger.let("gossip", costs.GOSSIP, "short questions: more would gain nothing"),
         "scrapers": ledger.let(
             "scrapers", costs.SCRAPERS, "a pair of servers, their replacement and a human"
         ),

@@ -20,7 +20,8 @@ UNREAD_MOST: Final = 4 * MIB  # a full window at 300 Mbit/s and 100 ms
 EMBEDDED_PEER: Final = 1 * MIB  # node/http2: a window of 512 KiB unread, 512 KiB unsent
 
 # --- files of the daemon
-NODE_FDS: Final = 4  # health checks of the node, and its RPC
+NODE_FDS: Final = 2  # a health check of the node, and its RPC
+GOSSIP: Final = 4  # other nodes that are asked for addresses at once
 RELAYS: Final = 4  # relays that we keep reservations at, if fewer are declared
 VISITORS: Final = 16  # connections beyond the caps: peers that identify, ask and leave
 PUNCHES: Final = 8  # under way: the norm of private peers may all come at once

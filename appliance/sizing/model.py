@@ -91,6 +91,8 @@ class Caps:
     """Sockets that are being connected."""
     dials_per_second: int
     """Connections that we set up, over a while."""
+    gossip: int
+    """Other nodes that are asked for addresses at once."""
     scrapers: int
     """Readers of the metrics at once."""
     operators: int

@@ -182,8 +182,8 @@ def store_size(share: Term, ledger: Ledger) -> dict[str, Term]:
         ),
         "write_buffer_bytes": ledger.let(
             "store.write_buffer_bytes",
-            least(16 * MIB, most(MIB // 2, share // 256)),
-            "of each of two buffers: what one flush writes",
+            least(16 * MIB, most(MIB, share // 128)),
+            "of all column families together; the write-ahead log is as large",
         ),
         "max_open_files": ledger.let(
             "store.max_open_files",
@@ -200,8 +200,8 @@ def store_memory(sizes: Mapping[str, Term], ledger: Ledger) -> Term:
         term(memory_of("store"))
         + sizes["entries"] * costs.ENTRY_MEMORY
         + sizes["block_cache_bytes"]
-        + sizes["write_buffer_bytes"] * 2,
-        "measured when empty; its index, its cache and its write buffers",
+        + sizes["write_buffer_bytes"],
+        "measured when empty; its index, its cache and its write buffer",
     )
 
 
@@ -223,7 +223,7 @@ def fds(profile: Profile, wishes: Wishes, store: Mapping[str, Term], ledger: Led
         "store": ledger.let(
             "fds.store", most(fds_of("store"), store["max_open_files"]), "the address book's"
         ),
-        "node": ledger.let("fds.node", costs.NODE_FDS, "health checks of the node, and its RPC"),
+        "node": ledger.let("fds.node", costs.NODE_FDS, "a health check of the node, and its RPC"),
         "listeners": ledger.let("fds.listeners", listeners, "one for each address that listens"),
         # One more of each is let in to be told that there is no room.
         "metrics": ledger.let("fds.metrics", costs.SCRAPERS + 1, "scrapers, and one turned away"),
@@ -232,6 +232,7 @@ def fds(profile: Profile, wishes: Wishes, store: Mapping[str, Term], ledger: Led
             "fds.relays", max(costs.RELAYS, wishes.relays), "the relays that we reserve at"
         ),
         "visitors": ledger.let("fds.visitors", costs.VISITORS, "peers that ask and leave"),
+        "gossip": ledger.let("fds.gossip", costs.GOSSIP, "nodes that are asked for addresses"),
         "punches": ledger.let(
             "fds.punches", costs.PUNCHES, "sockets of punches that come in through the listener"
         ),
@@ -266,6 +267,9 @@ def conntrack(profile: Profile, wishes: Wishes, ledger: Ledger) -> Resource:
         "visitors": ledger.let("conntrack.visitors", costs.VISITORS, "peers that ask and leave"),
         "punches": ledger.let(
             "conntrack.punches", costs.PUNCHES + costs.DIALS, "punches and dials under way"
+        ),
+        "gossip": ledger.let(
+            "conntrack.gossip", costs.GOSSIP, "nodes that are asked for addresses"
         ),
     }
     units = {

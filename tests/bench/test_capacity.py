@@ -6,16 +6,23 @@ Both run the command that a user types, which makes a network of its own.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import pytest
 
 from appliance.sizing.cost import Cost
 from appliance.units import KIB, MIB
 from tests.bench.capacity import report, table
+from tests.bench.capacity.cgroup import BASE
 from tests.bench.capacity.costs import Measured
 from tests.bench.capacity.limited import ROOT
 
@@ -26,11 +33,20 @@ def capacity(*arguments: str) -> tuple[int, Any]:
     """Its exit code and document; skips with the system's reason where it may not have a network
     of its own."""
     command = [sys.executable, "-m", "tests.bench.capacity", *arguments, "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.stderr.startswith(NO_NETWORK):
-        pytest.skip(done.stderr.strip())
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            out, errors = process.communicate()
+        except BaseException:
+            # It has a daemon and a control group to clear away; to be killed would leave them.
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+            raise
+    if errors.startswith(NO_NETWORK):
+        pytest.skip(errors.strip())
+    assert out, errors
+    return process.returncode, json.loads(out)
 
 
 def test_no_unit_costs_more_than_the_plan_counts_with() -> None:
@@ -51,6 +67,44 @@ def test_at_its_caps_the_daemon_keeps_what_the_plan_promises() -> None:
         assert loaded[name] == caps[name] > 0
     refused = [claim["text"] for claim in outcome["claims"] if claim["text"].startswith("the next")]
     assert len(refused) == 7
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A short path: the daemon's control socket lies below it."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
+def test_an_interrupted_run_leaves_nothing_behind(scratch: Path) -> None:
+    """Neither the daemon nor its files nor its control group."""
+    command = [sys.executable, "-m", "tests.bench.capacity", "--quick"]
+    env = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as process:
+        daemon = None
+        while process.poll() is None and daemon is None:
+            daemon = daemon_below(scratch)
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    if errors.startswith(NO_NETWORK):
+        pytest.skip(errors.strip())
+    assert daemon is not None, errors
+    assert process.returncode == 1
+    assert "interrupted" in errors
+    assert daemon_below(scratch) is None
+    assert [*scratch.iterdir()] == []
+    name = f"appliance-capacity-{process.pid}-*"
+    assert [*BASE.glob(name), *BASE.glob(f"memory/{name}")] == []
+
+
+def daemon_below(directory: Path) -> int | None:
+    """The process of an appliance whose declaration is there."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "run" in words and any(word.startswith(str(directory)) for word in words):
+            return int(process.pid)
+    return None
 
 
 def measured(units: int = 200, **fields: float) -> Measured:
@@ -103,10 +157,11 @@ def test_the_written_table_is_the_one_that_was_measured(tmp_path: Path) -> None:
 
 def test_a_section_takes_the_place_of_its_forerunner(tmp_path: Path) -> None:
     document = tmp_path / "capacity.md"
-    report.put(report.UNITS, ["old"], document)
+    report.put(report.UNITS, ["former figures"], document)
     report.put(report.AT_CAPS, ["first"], document)
-    report.put(report.UNITS, ["new"], document)
+    report.put(report.UNITS, ["    new"], document)
+    report.put(report.AT_CAPS, ["first"], document)
     text = document.read_text()
     assert text.startswith("# Capacity\n")
-    assert text.index("first") < text.index("new")
-    assert "old" not in text
+    assert text.index("first") < text.index("\n    new")
+    assert "former figures" not in text

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import shlex
+import signal
 import sys
 
 import trio
@@ -68,6 +69,8 @@ async def price(chosen: argparse.Namespace, command: str) -> bool:
     else:
         print("\n".join([*table.rows(rounds, made), *faults]))
     if chosen.write:
+        if not made["connection"].kernel_bytes:
+            raise RuntimeError("without a memory control group the kernel's part is not known")
         table.write(made)
         report.put(report.UNITS, report.unit_costs(rounds, made, command))
     return chosen.write or not faults
@@ -77,6 +80,8 @@ def main(arguments: list[str]) -> int:
     chosen = parse(arguments)
     command = shlex.join([".venv/bin/python", "-m", "tests.bench.capacity", *arguments])
     machine.raise_file_limit()
+    # Either signal unwinds: the daemon, its files and its control group must go.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         nets.enter()
     except ApplianceError as error:

@@ -231,7 +231,8 @@ async def of_slots(units: Units, node: Endpoint, scale: Scale, idle: Held) -> No
                 dials.append(dial := await Dial.through(next(waiting)))
                 await dial.echo()
 
-        few = scale.slots // 4
+        # The first half fills what finding the peers has left free.
+        few = scale.slots // 2
         await units.grow("slot_stream", daemon, few, scale.slots, dial)
         hosts.cancel_scope.cancel()
 

@@ -106,7 +106,7 @@ def put(title: str, lines: Iterable[str], document: Path = DOCUMENT) -> None:
     if document.exists():
         for part in document.read_text(encoding="utf-8").split("\n## ")[1:]:
             name, _, body = part.partition("\n")
-            sections[name] = body.strip()
+            sections[name] = body.strip("\n")
     sections[title] = "\n".join(lines)
     preface = (Path(__file__).parent / PREFACE).read_text(encoding="utf-8").strip()
     order = (name for name in (AT_CAPS, UNITS) if name in sections)

@@ -70,20 +70,21 @@ class Scraper:
             except trio.BrokenResourceError:
                 return ""
 
-    async def refusals(self) -> dict[tuple[str, str], int]:
-        """The counters, by subject and reason."""
-        answer = await self.answered()
-        found = {}
-        for labels, value in _REFUSALS.findall(answer):
-            named = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-            found[named["subject"], named["reason"]] = round(float(value))
-        return found
-
 
 async def refusals(port: int) -> dict[tuple[str, str], int]:
     """The counters of the daemon whose metrics are at `port`, by subject and reason."""
-    async with AsyncExitStack() as stack:
-        return await (await Scraper.connect(port, stack)).refusals()
+    answer = ""
+    with trio.fail_after(ANSWER):
+        while not answer:
+            # It may not have noticed yet that those who watched have left.
+            with suppress(ConnectionResetError):
+                async with AsyncExitStack() as stack:
+                    answer = await (await Scraper.connect(port, stack)).answered()
+    found = {}
+    for labels, value in _REFUSALS.findall(answer):
+        named = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        found[named["subject"], named["reason"]] = round(float(value))
+    return found
 
 
 async def status(control: Path) -> dict[str, Any]:
