@@ -15,6 +15,8 @@ from appliance.sizing.traced import Ledger, Term, least, most, term, total
 from appliance.units import MIB, human_bytes
 
 NODE_FIELD: Final = "node.kind"
+STEP: Final = 256
+"""Open files are dealt out in such steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,9 @@ def memory_share(profile: Profile, wishes: Wishes, owners: Mapping[str, Term], k
         memory - total(kept),
     ]
     because = "the rest is for the system" + (" and kaspad" if beside else "")
-    return ledger.let("memory.share", most(0, least(*bounds)), because)
+    # In whole steps, so that its parts divide without a rest: else one byte more of memory could
+    # make two parts larger, and what they leave smaller.
+    return ledger.let("memory.share", most(0, least(*bounds)) // MIB * MIB, because)
 
 
 def memory(wishes: Wishes, share: Term, unread: Term, store: Term, ledger: Ledger) -> Resource:
@@ -165,8 +169,9 @@ def memory(wishes: Wishes, share: Term, unread: Term, store: Term, ledger: Ledge
     return Resource("memory", "memory", share, reserved, _recorded("memory", per_unit, ledger))
 
 
-def store_size(share: Term, ledger: Ledger) -> dict[str, Term]:
-    """RocksDB's options and the book's size, by their names in the plan."""
+def store_size(share: Term, files: Term, ledger: Ledger) -> dict[str, Term]:
+    """RocksDB's options and the book's size, by their names in the plan; `share` is of memory,
+    `files` of open files."""
     entries = least(
         costs.ENTRIES_MOST,
         most(costs.ENTRIES_LEAST, share // costs.ENTRIES_PART // costs.ENTRY_MEMORY),
@@ -187,7 +192,7 @@ def store_size(share: Term, ledger: Ledger) -> dict[str, Term]:
         ),
         "max_open_files": ledger.let(
             "store.max_open_files",
-            term(16) + Term(entries.value, "store.entries") // 32_768,
+            least(48, most(16, files // STEP)),
             "the log, the manifest and the tables of a full book",
         ),
     }
@@ -208,13 +213,18 @@ def store_memory(sizes: Mapping[str, Term], ledger: Ledger) -> Term:
 # ---------------------------------------------------------------- open files, tracked connections
 
 
-def fds(profile: Profile, wishes: Wishes, store: Mapping[str, Term], ledger: Ledger) -> Resource:
-    """The daemon's open files."""
-    share = ledger.let(
+def fds_share(profile: Profile, ledger: Ledger) -> Term:
+    """The most files that the daemon may open."""
+    return ledger.let(
         "fds.share",
-        least(of_profile(profile, "nofile"), costs.FD_CEILING),
-        "the system's limit for one process; the caps cannot use more than the second",
+        least(of_profile(profile, "nofile"), costs.FD_CEILING) // STEP * STEP,
+        "the system's limit for one process, in whole steps; the caps cannot use more than the "
+        "second",
     )
+
+
+def fds(wishes: Wishes, share: Term, store: Mapping[str, Term], ledger: Ledger) -> Resource:
+    """The daemon's open files."""
     # The control socket and the metrics listen too, and so does the embedded node.
     listeners = wishes.listeners + 2 + (1 if wishes.embedded else 0)
     runtime = ("process", "embedded_node") if wishes.embedded else ("process",)

@@ -23,10 +23,11 @@ def plan(profile: Profile, wishes: Wishes) -> Plan:
     owners = having.machine_owners(profile, ledger)
     kaspad_least = having.kaspad_least(profile, wishes, owners)
     share = having.memory_share(profile, wishes, owners, kaspad_least, ledger)
-    store = having.store_size(share, ledger)
+    files_share = having.fds_share(profile, ledger)
+    store = having.store_size(share, files_share, ledger)
     unread = ledger.let("unread_bytes", share // costs.UNREAD_PART, "an eighth of our memory")
     resources = [
-        having.fds(profile, wishes, store, ledger),
+        having.fds(wishes, files_share, store, ledger),
         having.memory(wishes, share, unread, having.store_memory(store, ledger), ledger),
         having.conntrack(profile, wishes, ledger),
     ]

@@ -180,3 +180,15 @@ def test_an_embedded_node_s_end_of_each_pipe_is_counted() -> None:
     within = plan(CATALOGUE["x86-medium"], Wishes(node="embedded")).fds
     assert within.per_unit["inbound_private"] == beside.per_unit["inbound_private"] + 1
     assert within.per_unit["inbound_direct"] > beside.per_unit["inbound_direct"] == 0
+
+
+def test_a_larger_book_takes_no_files_from_the_relay() -> None:
+    """Memory sizes the book; its tables once grew with it, at the cost of a reservation."""
+    small = dataclasses.replace(
+        CATALOGUE["x86-small"], nofile=1024, conntrack_max=4124, memory_bytes=689_247_405
+    )
+    large = dataclasses.replace(small, memory_bytes=1_207_959_552)
+    before, after = plan(small, REMOTE), plan(large, REMOTE)
+    assert after.store["entries"] > before.store["entries"]
+    assert after.fds.reserved["store"] == before.fds.reserved["store"]
+    assert after.caps.relay_reservations >= before.caps.relay_reservations
