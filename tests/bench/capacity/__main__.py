@@ -80,8 +80,10 @@ def main(arguments: list[str]) -> int:
     chosen = parse(arguments)
     command = shlex.join([".venv/bin/python", "-m", "tests.bench.capacity", *arguments])
     machine.raise_file_limit()
-    # Either signal unwinds: the daemon, its files and its control group must go.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Either signal unwinds: the daemon, its files and its control group must go. Said for both:
+    # what a shell runs in the background is born with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         nets.enter()
     except ApplianceError as error:
