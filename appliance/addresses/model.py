@@ -1,18 +1,21 @@
-"""What the address book knows of one peer, how two claims merge, and whose record is worth most."""
+"""The book's nouns: who said what of which address, and what the book answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Final
+
+from appliance.addresses.keys import KEY_SIZE, group_of, pack_ip
 
 MAX_ADDRESSES: Final = 16  # of one peer; identify of a busy go-libp2p host announces about ten
 MAX_RELAYS: Final = 8  # of one peer
 MAX_TEXT: Final = 256  # characters; a circuit's multiaddr with a DNS name has about 200
 MAX_PEER_ID: Final = 128  # characters; RSA and ed25519 ids have 46 and 52
-MAX_FAILURES: Final = 1000  # counted no further
+MAX_ENVELOPE: Final = 4096  # bytes; as libp2p's relay messages
+MAX_FAILURES: Final = 1000  # counted no further in a record of version 1
 MAX_TIME: Final = 1 << 40  # Unix seconds; far beyond any clock
+NEVER_EXPIRES: Final = 0xFFFFFFFF
 
 
 class Source(str, Enum):
@@ -23,13 +26,192 @@ class Source(str, Enum):
     KASPAD = "kaspad"  # the address database of the node beside us
     GOSSIP = "gossip"  # somebody said so
 
+    @property
+    def rank(self) -> int:
+        """0 for gossip, 3 for what the operator declared."""
+        return _RANKED.index(self)
 
-_TRUST: Final = {source: rank for rank, source in enumerate(reversed(Source))}
+
+_RANKED: Final = tuple(reversed(Source))
+
+
+def source_of(rank: int) -> Source:
+    """The inverse of `Source.rank`. ValueError if there is none."""
+    if not 0 <= rank < len(_RANKED):
+        raise ValueError(f"{rank} is no rank of a source")
+    return _RANKED[rank]
+
+
+class RelayRole(IntEnum):
+    """`NetAddress.relayRole` of the wire contract."""
+
+    UNSPECIFIED = 0
+    PUBLIC = 1
+    PRIVATE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who says so: an IP address, a peer id or a name. ValueError if it is not short ASCII."""
+
+    source: Source
+    who: str
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.who) <= MAX_PEER_ID or not _is_text(self.who):
+            raise ValueError("who is not printable ASCII of 1 to 128 characters")
+
+    @property
+    def group(self) -> bytes:
+        """Sources of one network count as one: they are cheap to have many of."""
+        try:
+            return group_of(pack_ip(self.who) + b"\0\0")
+        except ValueError:
+            return self.who.encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class RelayClaim:
+    """An unsigned claim about one address, as kaspads gossip it. ValueError if out of bounds.
+
+    `relay_port` 0 and no `hint`: the address claims nothing, or takes back what it claimed.
+    """
+
+    address: bytes
+    relay_port: int = 0
+    capacity: int = 0
+    ttl: int = 0  # seconds; 0: not said
+    role: RelayRole = RelayRole.UNSPECIFIED
+    peer_id: str = ""  # text form; not proven
+    hint: str = ""  # multiaddr or ip:port of the relay that reaches a private peer
+
+    def __post_init__(self) -> None:
+        if len(self.address) != KEY_SIZE:
+            raise ValueError("address is not a key")
+        if not 0 <= self.relay_port < 1 << 16 or not 0 <= self.capacity < 1 << 32:
+            raise ValueError("relay_port or capacity is out of range")
+        if self.ttl < 0:
+            raise ValueError("ttl is negative")
+        if self.peer_id:
+            check_peer_id(self.peer_id)
+        if self.hint:
+            _check_texts("hint", (self.hint,), 1)
+
+    @property
+    def is_relay(self) -> bool:
+        return self.relay_port != 0 and self.role is not RelayRole.PRIVATE
+
+    @property
+    def is_private(self) -> bool:
+        """A peer that is reached through the relay named in `hint`."""
+        return bool(self.hint and self.peer_id) and not self.is_relay
+
+
+@dataclass(frozen=True, slots=True)
+class SignedClaim:
+    """A verified signed record: the signature was checked before this object was made.
+
+    With role PRIVATE it says through which relay (`hint`) the peer is reached, and `addresses` is
+    not looked at. Without addresses and hint the peer takes back what it said.
+    """
+
+    peer_id: str
+    seq: int
+    expires: int  # Unix seconds
+    addresses: tuple[bytes, ...]  # keys of where it relays
+    envelope: bytes  # as it came, to hand on
+    relay_port: int = 0  # 0: the addresses' own ports are the relay's
+    capacity: int = 0
+    role: RelayRole = RelayRole.PUBLIC
+    hint: str = ""
+
+    def __post_init__(self) -> None:
+        check_peer_id(self.peer_id)
+        if not 0 <= self.seq < 1 << 64 or not 0 <= self.expires < 1 << 64:
+            raise ValueError("seq or expires is out of range")
+        if len(self.addresses) > MAX_ADDRESSES:
+            raise ValueError(f"more than {MAX_ADDRESSES} addresses")
+        if any(len(address) != KEY_SIZE for address in self.addresses):
+            raise ValueError("an address is not a key")
+        if len(self.envelope) > MAX_ENVELOPE:
+            raise ValueError(f"an envelope of more than {MAX_ENVELOPE} bytes")
+        if not 0 <= self.relay_port < 1 << 16 or not 0 <= self.capacity < 1 << 32:
+            raise ValueError("relay_port or capacity is out of range")
+        if self.hint:
+            _check_texts("hint", (self.hint,), 1)
+
+
+class Learned(str, Enum):
+    """What became of a signed record."""
+
+    NEW = "new"
+    REPLACED = "replaced"  # an older one of the same peer
+    WITHDRAWN = "withdrawn"  # the peer took its claim back
+    KNOWN = "known"  # the same record again: changes nothing, prolongs nothing
+    REPLAYED = "replayed"  # older than what we have
+    EXPIRED = "expired"
+    BANNED = "banned"
+    FULL = "full"  # the quota of its source, its network or the book is used up
+
+
+@dataclass(slots=True)
+class Added:
+    """What became of a list of addresses; `len()` is how many are new in the book."""
+
+    added: int = 0
+    known: int = 0
+    not_routable: int = 0
+    banned: int = 0
+    over_quota: int = 0  # of the source or of the address's network
+    crowded_out: int = 0  # its bucket is full of what is worth at least as much
+
+    def __len__(self) -> int:
+        return self.added
+
+
+class Want(str, Enum):
+    """What an address is chosen for."""
+
+    DIRECT = "direct"  # a Kaspa connection over TCP
+    RELAY = "relay"  # a relay that is declared, signed or confirmed
+    CLAIMED = "claimed"  # somebody says it relays: a connection has to confirm it
+    PRIVATE = "private"  # a private peer, reached through the relay of its hint
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What is said of one address or peer, by whom, and whether it was signed or proven."""
+
+    peer_id: str
+    relay_port: int
+    capacity: int
+    role: RelayRole
+    who: str
+    heard: int
+    expires: int
+    signed: bool
+    confirmed: int = 0  # Unix seconds; 0: never
+    hint: str = ""
+    seq: int = 0
+    envelope: bytes = field(default=b"", repr=False)
+    addresses: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """Until when an IP address or a peer id is refused, and why."""
+
+    subject: str
+    until: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class PeerRecord:
-    """A peer as the book keeps it. ValueError if a field is out of its bounds."""
+    """A peer by its id: how version 1 kept it, and how the operator's relays are noted.
+
+    ValueError if a field is out of its bounds.
+    """
 
     peer_id: str  # text form
     addresses: tuple[str, ...] = ()  # multiaddrs, best first
@@ -62,78 +244,9 @@ def _check_texts(name: str, texts: tuple[str, ...], most: int) -> None:
     if len(texts) > most:
         raise ValueError(f"more than {most} {name}")
     for text in texts:
-        if not (0 < len(text) <= MAX_TEXT and text.isascii() and text.isprintable()):
+        if not (0 < len(text) <= MAX_TEXT and _is_text(text)):
             raise ValueError(f"{name}: not printable ASCII of 1 to {MAX_TEXT} characters")
 
 
-def merged(known: PeerRecord, news: PeerRecord) -> PeerRecord:
-    """The record of a peer of whom we knew `known` when `news` came.
-
-    Who is less trustworthy than our present source can add addresses at the end, but neither
-    reorder them nor change what the peer is said to be. Our own experience (successes and
-    failures) is kept unless the news holds a later one.
-    """
-    trusted = _TRUST[news.source] >= _TRUST[known.source]
-    first, then = (news, known) if trusted else (known, news)
-    later = news.last_success > known.last_success
-    return PeerRecord(
-        peer_id=known.peer_id,
-        addresses=_joined(first.addresses, then.addresses, MAX_ADDRESSES),
-        relays=_joined(first.relays, then.relays, MAX_RELAYS),
-        is_relay=first.is_relay,
-        last_seen=max(known.last_seen, news.last_seen),
-        last_success=max(known.last_success, news.last_success),
-        last_failure=max(known.last_failure, news.last_failure),
-        failures=news.failures if later else known.failures,
-        source=first.source,
-    )
-
-
-def _joined(first: Iterable[str], then: Iterable[str], most: int) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*first, *then]))[:most]
-
-
-def succeeded(record: PeerRecord, now: int) -> PeerRecord:
-    """After a connection to the peer at `now`, Unix seconds."""
-    return replace(
-        record,
-        failures=0,
-        last_success=max(now, record.last_success),
-        last_seen=max(now, record.last_seen),
-    )
-
-
-def failed(record: PeerRecord, now: int) -> PeerRecord:
-    """After an attempt to reach the peer that failed at `now`, Unix seconds."""
-    return replace(
-        record,
-        failures=min(record.failures + 1, MAX_FAILURES),
-        last_failure=max(now, record.last_failure),
-    )
-
-
-class Worth(NamedTuple):
-    """Orders records; the smallest is evicted first.
-
-    What the operator declared stays; then whom we have reached before, then who fails least, then
-    relays, then the latest. So a flood of gossip can only push out other gossip.
-    """
-
-    declared: bool
-    reached: bool
-    minus_failures: int
-    is_relay: bool
-    last_success: int
-    last_seen: int
-
-
-def worth(record: PeerRecord) -> Worth:
-    """What a record is worth to us."""
-    return Worth(
-        declared=record.source is Source.DECLARED,
-        reached=record.last_success > 0,
-        minus_failures=-record.failures,
-        is_relay=record.is_relay,
-        last_success=record.last_success,
-        last_seen=record.last_seen,
-    )
+def _is_text(text: str) -> bool:
+    return text.isascii() and text.isprintable()

@@ -1,39 +1,39 @@
 """RocksDB, small: options, opening, reading in order. Only this module imports rocksdict.
 
-Measured on x86-64: importing rocksdict costs 8 MB of RSS, an open book 2 MB, a full one 3 MB more,
-3 threads and 13 to 16 file descriptors.
+Measured on x86-64: importing rocksdict costs 8 MB of RSS, an open book 2 MB, a full one of 4,096
+entries 3 MB more, 3 threads and 13 to 16 file descriptors.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from rocksdict import (
     AccessType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DBCompressionType,
     DBRecoveryMode,
     Options,
     Rdict,
+    ReadOptions,
     WriteBatch,
     WriteOptions,
 )
 
-from appliance.units import KIB, MIB
+from appliance.addresses.options import StoreOptions
+from appliance.units import KIB
 
-# `capabilities` and `bans` are not written yet: they exist so that the first version that does
-# needs no migration.
 FAMILIES: Final = ("addresses", "capabilities", "bans", "metadata")
+Change = tuple[str, bytes, bytes | None]
+"""A row to write: column family, key, value; None deletes it."""
 
-_OPEN_FILES: Final = 64  # of the book's tables; a full book has fewer than 10
-_CACHE: Final = 1 * MIB  # shared by all families; the whole book is about 2 MB
-_MEMTABLE: Final = 512 * KIB  # of one family, two at most
-_MEMTABLES: Final = 2 * MIB  # of all families
-_WAL: Final = 2 * MIB
+_SMALLEST_MEMTABLE: Final = 64 * KIB
+_READAHEAD: Final = 256 * KIB
 
 
 class StoreError(Exception):
@@ -55,18 +55,20 @@ def _translated() -> Iterator[None]:
         raise StoreError(str(error)) from None
 
 
-def _options(cache: Cache) -> Options:
+def _options(cache: Cache, limits: StoreOptions) -> Options:
+    # Only one family is written in bulk: a quarter for each memtable leaves room for two of it.
+    memtable = max(_SMALLEST_MEMTABLE, limits.write_buffer_bytes // 4)
     options = Options(raw_mode=True)  # keys and values are bytes, readable by any RocksDB
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     options.set_paranoid_checks(True)
-    options.set_max_open_files(_OPEN_FILES)
+    options.set_max_open_files(limits.max_open_files)
     options.set_table_cache_num_shard_bits(0)
-    options.set_write_buffer_size(_MEMTABLE)
+    options.set_write_buffer_size(memtable)
     options.set_max_write_buffer_number(2)
-    options.set_db_write_buffer_size(_MEMTABLES)
+    options.set_db_write_buffer_size(limits.write_buffer_bytes)
     options.set_arena_block_size(16 * KIB)
-    options.set_max_total_wal_size(_WAL)
+    options.set_max_total_wal_size(limits.write_buffer_bytes)
     options.set_manifest_preallocation_size(64 * KIB)
     # A log that ends in rubbish after a loss of power is read up to there: the last seconds of a
     # book are not worth an appliance that does not start. Tables are checked to the last byte.
@@ -81,6 +83,7 @@ def _options(cache: Cache) -> Options:
     options.set_compression_type(DBCompressionType.none())
     tables = BlockBasedOptions()
     tables.set_block_cache(cache)
+    tables.set_bloom_filter(10, False)  # 10 bits a key: 1 % of the misses cost a read
     options.set_block_based_table_factory(tables)
     return options
 
@@ -92,16 +95,29 @@ class Store:
     always a loss of power, unless `sync` is asked for.
     """
 
-    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
-        """Opens, creating what is missing. `read_only` changes no file and takes no lock."""
-        cache = Cache(_CACHE)
-        names = self.families(directory) if read_only else FAMILIES
-        access = AccessType.read_only(False) if read_only else AccessType.read_write()
+    def __init__(
+        self,
+        directory: Path,
+        options: StoreOptions | None = None,
+        *,
+        mode: Literal["write", "read", "follow"] = "write",
+        scratch: Path | None = None,
+    ) -> None:
+        """Opens; `write` creates what is missing. `read` changes no file and takes no lock;
+        `follow` too, beside a process that writes, and keeps its own log in `scratch`."""
+        limits = options or StoreOptions()
+        cache = Cache(limits.block_cache_bytes)
+        names = FAMILIES if mode == "write" else self.families(directory)
+        access = {
+            "write": AccessType.read_write,
+            "read": lambda: AccessType.read_only(False),
+            "follow": lambda: AccessType.secondary(str(scratch)),
+        }[mode]()
         with _translated():
             self._store = Rdict(
                 str(directory),
-                _options(cache),
-                column_families={name: _options(cache) for name in names},
+                _options(cache, limits),
+                column_families={name: _options(cache, limits) for name in names},
                 access_type=access,
             )
         try:
@@ -135,36 +151,74 @@ class Store:
             cursor.status()
             return bool(cursor.valid()) or not set(self._families) <= set(FAMILIES)
 
-    def items(self, family: str) -> Iterator[tuple[bytes, bytes]]:
-        """All rows in the order of their keys, as of the first `next`."""
+    def items(
+        self, family: str, prefix: bytes = b"", *, start: bytes | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Rows in the order of their keys, as of the first `next`: those with the prefix, or
+        those from `start` on."""
         if family not in self._families:
             return
+        rows, key = self._families[family], None
         with _translated():
-            cursor = self._families[family].iter()
-            cursor.seek_to_first()
-            while cursor.valid():
-                yield bytes(cursor.key()), bytes(cursor.value())
+            reading = ReadOptions()
+            reading.set_readahead_size(_READAHEAD)
+            begin = prefix if start is None else start
+            for key, value in rows.items(from_key=begin, read_opt=reading):
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+            # An unreadable block ends the rows without a word; a cursor tells.
+            cursor = rows.iter()
+            cursor.seek(begin if key is None else key)
+            if cursor.valid():
                 cursor.next()
-            cursor.status()  # an unreadable block ends the rows without a word: this raises
+            cursor.status()
 
-    def write(
-        self,
-        family: str,
-        rows: Mapping[bytes, bytes | None],
-        *,
-        sync: bool = False,
-    ) -> None:
-        """All rows or none; None deletes. `sync` waits until the disk has them."""
+    def write(self, changes: Iterable[Change], *, sync: bool = False) -> None:
+        """All rows or none. `sync` waits until the disk has them."""
         with _translated():
             batch = WriteBatch(raw_mode=True)
-            for key, value in rows.items():
+            for family, key, value in changes:
                 if value is None:
                     batch.delete(key, self._handles[family])
                 else:
                     batch.put(key, value, self._handles[family])
-            options = WriteOptions()
-            options.sync = sync
-            self._store.write(batch, options)
+            self._commit(batch, sync=sync)
+
+    def put(
+        self, family: str, rows: Iterable[tuple[bytes, bytes]], gone: Iterable[bytes] = ()
+    ) -> None:
+        """The same for many rows of one family: `gone` is deleted first. In the order of their
+        keys each finds its place from the one before, at half the cost."""
+        with _translated():
+            batch = WriteBatch(raw_mode=True)
+            batch.set_default_column_family(self._handles[family])
+            for key in gone:
+                batch.delete(key)
+            for key, value in rows:
+                batch[key] = value
+            self._commit(batch, sync=False)
+
+    def _commit(self, batch: WriteBatch, *, sync: bool) -> None:
+        options = WriteOptions()
+        options.sync = sync
+        options.memtable_insert_hint_per_batch = True
+        self._store.write(batch, options)
+
+    def sync(self) -> None:
+        """Wait until the disk has everything that was written."""
+        with _translated():
+            self._store.flush_wal(sync=True)
+
+    def sequence(self) -> int:
+        """The number of the latest change: the same number, the same content."""
+        with _translated():
+            return int(self._store.latest_sequence_number())
+
+    def checkpoint(self, directory: Path) -> None:
+        """A copy of the store at `directory`, by hard links where that is possible."""
+        with _translated():
+            Checkpoint(self._store).create_checkpoint(str(directory))
 
     def close(self) -> None:
         """Flush and let go of the files; the store is of no use afterwards."""
@@ -174,3 +228,24 @@ class Store:
                 _, family = self._families.popitem()
                 family.close()
             self._store.close()
+
+
+def foreign_rows(directory: Path, prefixes: Iterable[int]) -> Iterator[tuple[int, bytes, bytes]]:
+    """Rows of somebody else's store under one-byte prefixes: prefix, rest of the key, value.
+
+    Opened read-only. Raises StoreError.
+    """
+    with _translated():
+        options = Options(raw_mode=True)
+        options.set_keep_log_file_num(1)
+        store = Rdict(str(directory), options, access_type=AccessType.read_only(False))
+        try:
+            for prefix in prefixes:
+                cursor = store.iter()
+                cursor.seek(bytes([prefix]))
+                while cursor.valid() and (key := bytes(cursor.key()))[0] == prefix:
+                    yield prefix, key[1:], bytes(cursor.value())
+                    cursor.next()
+                cursor.status()
+        finally:
+            store.close()

@@ -3,117 +3,412 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import heapq
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
+from random import Random
 from typing import Final, Self
 
-from appliance.addresses.codec import CodecError, decode, encode
-from appliance.addresses.model import PeerRecord, Worth, failed, merged, succeeded, worth
-from appliance.addresses.rocks import Store, StoreError
+from appliance.addresses.bans import Bans
+from appliance.addresses.capabilities import Capabilities
+from appliance.addresses.columns import F_CLAIMED, F_CONFIRMED, RANK
+from appliance.addresses.keys import from_text, pack_ip, unpack
+from appliance.addresses.model import (
+    NEVER_EXPIRES,
+    Added,
+    Ban,
+    Capability,
+    Learned,
+    Origin,
+    PeerRecord,
+    RelayClaim,
+    RelayRole,
+    SignedClaim,
+    Source,
+    Want,
+)
+from appliance.addresses.opening import (
+    CACHED_FROM,
+    Opened,
+    Progress,
+    corrupt,
+    open_book,
+    write_cache,
+)
+from appliance.addresses.options import StoreOptions
+from appliance.addresses.rocks import Change, StoreError
+from appliance.addresses.selection import pick, weigh
+from appliance.addresses.values import (
+    HEAD,
+    PEER,
+    PLACE,
+    PLACED,
+    address_tail,
+    encode_capability,
+    with_core,
+)
 from appliance.errors import ApplianceError
-from appliance.network import Network
+from appliance.network import Endpoint, Network
+from appliance.units import HOUR
 
-SCHEMA_VERSION: Final = 1
-MAX_ENTRIES: Final = 4096  # as kaspad's own address book
+REFRESH: Final = 20 * HOUR
+"""An address that is heard of again is written anew no sooner: cards wear out."""
+SWEEP: Final = 256  # rows looked at in one call
 
-_LOCK: Final = "owner.lock"
-_SCHEMA: Final = b"schema"
-_NETWORK: Final = b"network"
+
+def _in_silence(_what: str, _done: int) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An address to try, and what is known of it."""
+
+    address: bytes
+    endpoint: Endpoint
+    tried: bool
+    weight: float
+    capability: Capability | None
 
 
 class AddressBook:
-    """Peers of one network, at most `MAX_ENTRIES`; the worst goes when a better one comes.
+    """Addresses of one network and who of them can relay, at most `StoreOptions.entries`.
 
-    All methods are synchronous, and one thread at a time may call them. `open` and `close` block
-    on the disk: run them in a thread. The others take microseconds (a read from the cache, an
-    append to the log) and are meant for the event loop; a full or dying disk raises ApplianceError.
-    A process that is killed loses nothing it was told; a loss of power may cost the last seconds.
+    All methods are synchronous, and one thread at a time may call them. `open`, `close` and `sync`
+    block on the disk: run them in a thread. The others take microseconds for each address and are
+    meant for the event loop; a full or dying disk raises ApplianceError. Each call is one atomic
+    batch: a process that is killed loses nothing it was told, a loss of power what came after the
+    last `sync`, and in no case the book. Times are Unix seconds.
     """
 
-    def __init__(self, directory: Path, store: Store, lock: int, peers: dict[str, Worth]) -> None:
+    def __init__(self, directory: Path, options: StoreOptions, opened: Opened) -> None:
         """Use `open`."""
         self._directory = directory
-        self._store = store
-        self._lock = lock
-        self._peers = peers
+        self._options = options
+        self._lock = opened.lock
+        self._store = opened.store
+        self._tables = opened.tables
+        self._caps = Capabilities(opened.store, opened.tables)
+        self._bans = Bans(opened.store.items("bans"), max(64, min(16_384, options.entries // 4)))
         self._closed = False
-        self.damaged = 0
-        """Rows met since opening that could not be read as a record; they are skipped."""
+        self._whole = True  # what memory holds is what the disk holds
+        self.damaged = opened.damaged
+        """Rows met since opening that could not be read; they are skipped."""
 
     @classmethod
-    def open(cls, directory: Path, network: Network) -> AddressBook:
+    def open(
+        cls,
+        directory: Path,
+        network: Network,
+        options: StoreOptions | None = None,
+        *,
+        allow_private: bool = False,
+        progress: Progress = _in_silence,
+    ) -> AddressBook:
         """The book at `directory`, a new one if there is none. Blocks on the disk.
 
-        Raises ApplianceError, with the store untouched, if it is corrupt, of another network or a
-        newer version, in use by another process, or cannot be written.
+        A book of an older version is migrated, after a checkpoint beside it. `allow_private`: take
+        addresses of private networks from strangers too, for laboratories. Raises ApplianceError,
+        with the store untouched, if it is corrupt, of another network or a newer version, in use
+        by another process, or cannot be written.
         """
-        lock = _own(directory)
+        options = options or StoreOptions()
+        opened = open_book(
+            directory, network, options, allow_private=allow_private, progress=progress
+        )
         try:
-            peers, damaged = _examine(directory, network)
-            store = _open_for_writing(directory, network)
-        except BaseException:
-            os.close(lock)
-            raise
-        book = cls(directory, store, lock, peers)
-        book.damaged = damaged
-        surplus = heapq.nsmallest(len(peers) - MAX_ENTRIES, peers, key=peers.__getitem__)
-        if surplus:
-            book._write(dict.fromkeys(surplus))
-        return book
+            return cls(directory, options, opened)
+        except StoreError as error:
+            opened.store.close()
+            os.close(opened.lock)
+            raise corrupt(directory, str(error)) from None
 
     def __len__(self) -> int:
-        return len(self._peers)
+        return len(self._tables)
 
-    def __contains__(self, peer_id: object) -> bool:
-        return peer_id in self._peers
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, bytes) and self._tables.find(address) >= 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the tables; RocksDB's caches come on top (`StoreOptions`)."""
+        return self._tables.memory_bytes
+
+    def counts(self) -> dict[str, int]:
+        """How many entries, tried ones, relays, claims, private peers, records and bans."""
+        relays, claimed, private = map(len, self._tables.roles)
+        return {
+            "entries": len(self._tables),
+            "tried": len(self._tables.tried),
+            "relays": relays,
+            "claimed": claimed,
+            "private": private,
+            "peers": self._caps.peers,
+            "bans": len(self._bans),
+        }
+
+    # --- learning
+
+    def add(self, addresses: Iterable[bytes], origin: Origin, now: float) -> Added:
+        """Enter what `origin` told us: keys from `keys.pack`, in one batch. Bound it to a message's
+        1,000: quotas bound what stays."""
+        tables, when = self._tables, int(now)
+        if self._bans:
+            given = list(addresses)
+            allowed = [key for key in given if not self._bans.holds_ip(key, now)]
+            banned, addresses = len(given) - len(allowed), allowed
+        else:
+            banned = 0
+        rank = origin.source.rank
+        placed, evicted, known, tally = tables.add(
+            addresses, origin.group, when, rank=rank, trusted=origin.source is Source.DECLARED
+        )
+        tally.banned = banned
+        rows: Iterable[tuple[bytes, bytes]] = ()
+        if placed.keys:  # but for bucket and group, the values of one message are the same
+            tail = tables.core(len(tables) - 1)[PLACE.size :] + address_tail(origin.who, when)
+            places = map(PLACED.pack, repeat(HEAD), placed.buckets, placed.groups)
+            rows = zip(placed.keys, [place + tail for place in places], strict=True)
+        gone: list[Change] = []
+        for key in evicted:
+            self._caps.forget(key, gone)
+        stale = []
+        for key in known:
+            row = tables.find(key)  # -1 if it was evicted meanwhile
+            if row >= 0 and when - tables.heard[row] > REFRESH:
+                tables.heard[row] = when
+                stale.append(key)
+        with self._reporting("written"):
+            if placed.keys or evicted:
+                self._store.put("addresses", rows, evicted)
+        self._write([*gone, *self._rows(stale)])
+        return tally
+
+    def learn_claims(self, claims: Iterable[RelayClaim], origin: Origin, now: float) -> Added:
+        """Enter addresses with what an unsigned message says of their relays; private peers under
+        their synthetic addresses. Claims of a relay await a connection: `confirm_relay`."""
+        when, claims = int(now), list(claims)
+        public = [claim for claim in claims if not claim.is_private]
+        tally = self.add((claim.address for claim in public), origin, now)
+        changes: list[Change] = []
+        for claim in claims:
+            if self._bans.holds_ip(claim.address, now) or self._bans.holds_peer(claim.peer_id, now):
+                tally.banned += claim.is_private
+            elif claim.is_private:
+                self._caps.add_private(claim, origin, when, changes, tally)
+            elif claim.address in self and (
+                self._caps.learn_unsigned(claim, origin, when, changes)
+            ):
+                changes += self._rows([claim.address])
+        self._write(changes)
+        return tally
+
+    def learn_signed(self, record: SignedClaim, origin: Origin, now: float) -> Learned:
+        """Enter a signed record whose signature and peer id were verified."""
+        if self._bans.holds_peer(record.peer_id, now) or any(
+            self._bans.holds_ip(key, now) for key in record.addresses
+        ):
+            return Learned.BANNED
+        changes: list[Change] = []
+        verdict = self._caps.learn_signed(record, origin, int(now), changes)
+        self._write(changes)
+        return verdict
 
     def remember(self, record: PeerRecord) -> bool:
-        """Merge `record` into the book; False if the book is full of better ones."""
-        known = self.get(record.peer_id)
-        if known is not None:
-            record = merged(known, record)
-        changes: dict[str, PeerRecord | None] = {record.peer_id: record}
-        if known is None and len(self._peers) >= MAX_ENTRIES:
-            worst = min(self._peers, key=self._peers.__getitem__)
-            if worth(record) <= self._peers[worst]:
-                return False
-            changes[worst] = None
+        """Enter a peer that the operator declared or that we met; False if it has no address that
+        we can keep."""
+        keys = [key for text in record.addresses if (key := from_text(text)) is not None]
+        origin = Origin(record.source, record.source.value)
+        self.add(keys, origin, record.last_seen)
+        kept = tuple(dict.fromkeys(key for key in keys if key in self))
+        if not kept:
+            return False
+        tables, changes = self._tables, list[Change]()
+        declared = record.source is Source.DECLARED
+        old = self._caps.peer(record.peer_id)
+        for key in kept:
+            row = tables.find(key)
+            flags = tables.flags[row] & ~RANK
+            rank = max(tables.flags[row] & RANK, record.source.rank)
+            tables.set_flags(row, flags | rank | (F_CLAIMED if record.is_relay else 0))
+            if declared:
+                tables.expires[row] = NEVER_EXPIRES
+            tail = address_tail(origin.who, record.last_seen, record.peer_id)
+            changes.append(("addresses", key, HEAD + tables.core(row) + tail))
+        if old is None or not old.signed:
+            self._caps.peers += old is None
+            peer = Capability(
+                peer_id=record.peer_id,
+                relay_port=int.from_bytes(kept[0][16:], "big") if record.is_relay else 0,
+                capacity=0,
+                role=RelayRole.PUBLIC if record.is_relay else RelayRole.UNSPECIFIED,
+                who=origin.who,
+                heard=record.last_seen,
+                expires=NEVER_EXPIRES if declared else int(record.last_seen + REFRESH),
+                signed=False,
+                confirmed=old.confirmed if old is not None else 0,
+                addresses=kept,
+            )
+            row_key = PEER + record.peer_id.encode("ascii")
+            changes.append(("capabilities", row_key, encode_capability(peer)))
         self._write(changes)
         return True
 
-    def forget(self, peer_id: str) -> bool:
-        """Remove a peer; False if it was not there."""
-        if peer_id not in self._peers:
+    # --- experience
+
+    def record_success(self, who: bytes | str, now: float) -> bytes | None:
+        """We reached an address, or a peer by its id, at `now`.
+
+        If its place among the tried is taken: the address of whoever has it, to be tested first
+        (`settle` decides). Unknown ones are ignored.
+        """
+        challenged = None
+        for key in (keys := self._keys(who)):
+            challenged = self._tables.succeeded(self._tables.find(key), int(now)) or challenged
+        changes = self._rows(keys)
+        if isinstance(who, str):
+            for key in keys:
+                if self._tables.flags[self._tables.find(key)] & (F_CLAIMED | F_CONFIRMED):
+                    self._caps.confirm(key, who, int(now), changes)
+        self._write(changes)
+        return challenged
+
+    def record_failure(self, who: bytes | str, now: float) -> None:
+        """We tried in vain to reach an address, or a peer by its id. Unknown ones are ignored."""
+        for key in (keys := self._keys(who)):
+            self._tables.attempted(self._tables.find(key), int(now))
+        self._write(self._rows(keys))
+
+    def confirm_relay(self, address: bytes, peer_id: str, now: float) -> bool:
+        """A connection proved that the peer relays there: it counts for a day. False if unknown."""
+        changes: list[Change] = []
+        if not self._caps.confirm(address, peer_id, int(now), changes):
             return False
-        self._write({peer_id: None})
+        self._write(changes)
         return True
 
-    def record_success(self, peer_id: str, now: float) -> PeerRecord | None:
-        """We reached the peer at `now`, Unix seconds. Its new record; None if we do not know it."""
-        return self._update(peer_id, lambda record: succeeded(record, int(now)))
+    def deny_relay(self, address: bytes, now: float) -> None:
+        """A connection showed that nobody relays there, or somebody else than was claimed."""
+        changes: list[Change] = []
+        self._caps.deny(address, int(now), changes)
+        self._write(changes)
 
-    def record_failure(self, peer_id: str, now: float) -> PeerRecord | None:
-        """We tried in vain at `now`, Unix seconds. Its new record; None if we do not know it."""
-        return self._update(peer_id, lambda record: failed(record, int(now)))
+    def settle(self, now: float) -> list[bytes]:
+        """Decide the challenges for places among the tried; who is still to be tested."""
+        changed = self._tables.settle(now)
+        self._write(self._rows(changed))
+        return [incumbent for incumbent, _ in self._tables.collisions.values()]
 
-    def get(self, peer_id: str) -> PeerRecord | None:
-        """What we know of a peer."""
-        if peer_id not in self._peers:
-            return None
+    def expire(self, now: float, budget: int = SWEEP) -> int:
+        """Look at the next `budget` capability rows and take lapsed ones out; how many went."""
+        changes: list[Change] = []
+        gone = self._caps.sweep(now, budget, changes)
+        changes += self._bans.expire(now)
+        self._write(changes)
+        return gone
+
+    def forget(self, address: bytes) -> bool:
+        """Take an address out of the book; False if it was not there."""
+        row = self._tables.find(address)
+        if row < 0:
+            return False
+        self._tables.discard(row)
+        changes: list[Change] = []
+        self._caps.forget(address, changes)
+        self._write(changes)
+        return True
+
+    # --- bans
+
+    def ban_ip(self, host: str, until: float, reason: str = "") -> None:
+        """Refuse an IP address and forget what the book has of it. ValueError if it is none."""
+        octets = pack_ip(host)
         with self._reporting("read"):
-            value = self._store.get("addresses", peer_id.encode("ascii"))
-        return None if value is None else self._decoded(peer_id, value)
+            known = [key for key, _ in self._store.items("addresses", octets)]
+        for key in known:
+            self.forget(key)
+        self._write(self._bans.ban_ip(octets, Ban(host, int(until), reason)))
 
-    def relays(self, limit: int = 64) -> Iterator[PeerRecord]:
-        """At most `limit` peers that can serve as relays, best first."""
-        return self._best_first(limit, lambda value: value.is_relay)
+    def ban_peer(self, peer_id: str, until: float, reason: str = "") -> None:
+        """Refuse a peer by its id, wherever it is. ValueError if that is no id."""
+        self._write(self._bans.ban_peer(Ban(peer_id, int(until), reason)))
 
-    def records(self, limit: int = MAX_ENTRIES) -> Iterator[PeerRecord]:
-        """At most `limit` peers, best first."""
-        return self._best_first(limit, lambda _: True)
+    def unban(self, subject: str) -> bool:
+        """Lift the ban of an IP address or a peer id; False if there was none."""
+        changes = self._bans.lift(subject)
+        self._write(changes)
+        return bool(changes)
+
+    def is_banned(self, subject: bytes | str, now: float) -> bool:
+        """An address, or a peer by its id."""
+        if isinstance(subject, bytes):
+            return self._bans.holds_ip(subject, now)
+        return self._bans.holds_peer(subject, now)
+
+    def bans(self) -> list[Ban]:
+        return self._bans.all()
+
+    # --- choosing and looking
+
+    def select(
+        self,
+        count: int,
+        now: float,
+        rng: Random,
+        want: Want = Want.DIRECT,
+        *,
+        avoid: Collection[bytes] = (),
+    ) -> list[Candidate]:
+        """At most `count` addresses to try, no two of one network, none of a network that an
+        address in `avoid` is of. Costs the same however large the book is."""
+        tables, found = self._tables, list[Candidate]()
+        groups = {tables.group_hash(key) for key in avoid}
+        refused: set[int] = set()
+        while len(found) < count:
+            row = pick(tables, now, rng, want, avoid=groups, refused=refused.__contains__)
+            if row < 0:
+                break
+            refused.add(row)
+            key = tables.key(row)
+            capability = None
+            if tables.flags[row] & ~RANK:
+                with self._reporting("read"):
+                    capability = self._caps.best(key, now)
+            peer_id = capability.peer_id if capability is not None else ""
+            if self._bans.holds_ip(key, now) or self._bans.holds_peer(peer_id, now):
+                continue
+            groups.add(tables.group[row])
+            weight = weigh(tables, row, now, want)
+            found.append(Candidate(key, unpack(key), tables.is_tried(row), weight, capability))
+        return found
+
+    def capability(self, who: bytes | str, now: float = 0) -> Capability | None:
+        """What is known of an address or of a peer id; of an address, what counts at `now`."""
+        with self._reporting("read"):
+            return self._caps.peer(who) if isinstance(who, str) else self._caps.best(who, now)
+
+    def addresses(self, prefix: bytes = b"") -> Iterator[bytes]:
+        """All addresses under a prefix of their keys, in order."""
+        with self._reporting("read"):
+            for key, _ in self._store.items("addresses", prefix):
+                yield key
+
+    def records(self) -> Iterator[Capability]:
+        """The signed records, to hand on."""
+        with self._reporting("read"):
+            for key, _ in self._store.items("capabilities", PEER):
+                found = self._caps.peer(key[1:].decode("ascii", "replace"))
+                if found is not None and found.signed:
+                    yield found
+
+    # --- the disk
+
+    def sync(self) -> None:
+        """Wait until the disk has everything. Blocks."""
+        with self._reporting("written"):
+            self._store.sync()
 
     def close(self) -> None:
         """Flush and release the store, for others to open. Blocks on the disk. Idempotent."""
@@ -122,7 +417,12 @@ class AddressBook:
         self._closed = True
         try:
             with self._reporting("closed"):
+                sequence = self._store.sequence()
                 self._store.close()
+            if self._whole and len(self._tables) >= CACHED_FROM:
+                # Without it the next opening only takes longer.
+                with contextlib.suppress(OSError):
+                    write_cache(self._directory, sequence, self._tables)
         finally:
             os.close(self._lock)
 
@@ -132,178 +432,40 @@ class AddressBook:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _update(
-        self, peer_id: str, change: Callable[[PeerRecord], PeerRecord]
-    ) -> PeerRecord | None:
-        known = self.get(peer_id)
-        if known is None:
-            return None
-        record = change(known)
-        self._write({peer_id: record})
-        return record
+    def _keys(self, who: bytes | str) -> list[bytes]:
+        if isinstance(who, bytes):
+            return [who] if who in self else []
+        with self._reporting("read"):
+            peer = self._caps.peer(who)
+        return [key for key in peer.addresses if key in self] if peer is not None else []
 
-    def _best_first(self, limit: int, keep: Callable[[Worth], bool]) -> Iterator[PeerRecord]:
-        kept = (peer_id for peer_id, value in self._peers.items() if keep(value))
-        for peer_id in heapq.nlargest(limit, kept, key=self._peers.__getitem__):
-            if record := self.get(peer_id):  # it may have gone since the loop began
-                yield record
+    def _rows(self, keys: Sequence[bytes]) -> list[Change]:
+        """The rows of addresses as the tables have them now; of those that left, the deletion."""
+        changes: list[Change] = []
+        for key in keys:
+            row = self._tables.find(key)
+            if row < 0:
+                self._caps.forget(key, changes)
+                continue
+            with self._reporting("read"):
+                value = self._store.get("addresses", key)
+            core = self._tables.core(row)
+            tail = HEAD + core + address_tail("?", self._tables.heard[row])
+            changes.append(("addresses", key, with_core(value, core) if value else tail))
+        return changes
 
-    def _write(self, changes: dict[str, PeerRecord | None]) -> None:
-        rows = {
-            peer_id.encode("ascii"): None if record is None else encode(record)
-            for peer_id, record in changes.items()
-        }
-        with self._reporting("written"):
-            self._store.write("addresses", rows)
-        for peer_id, record in changes.items():
-            if record is None:
-                del self._peers[peer_id]
-            else:
-                self._peers[peer_id] = worth(record)
-
-    def _decoded(self, peer_id: str, value: bytes) -> PeerRecord | None:
-        try:
-            return decode(peer_id.encode("ascii"), value)
-        except CodecError:
-            self.damaged += 1
-            return None
+    def _write(self, changes: list[Change]) -> None:
+        if changes:
+            with self._reporting("written"):
+                self._store.write(changes)
 
     @contextlib.contextmanager
     def _reporting(self, what: str) -> Iterator[None]:
         try:
             yield
         except StoreError as error:
+            self._whole = False
             raise ApplianceError(
                 f"the address book {self._directory} cannot be {what}: {error}",
                 hint="is the disk full, or failing?",
             ) from None
-
-
-def _own(directory: Path) -> int:
-    """Make the directory if need be and lock it; the lock's descriptor. Dies with the process."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except (FileExistsError, NotADirectoryError):
-        raise ApplianceError(
-            f"the address book's place {directory} is not a directory",
-            hint="move the file away, or set state.dir to another place",
-        ) from None
-    except OSError as error:
-        raise ApplianceError(
-            f"the address book's directory {directory} cannot be written: {error.strerror}",
-            hint="give it to the user that runs the appliance, or set state.dir to another place",
-        ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise _in_use(directory) from None
-    return lock
-
-
-def _in_use(directory: Path) -> ApplianceError:
-    return ApplianceError(
-        f"the address book {directory} is in use by another process",
-        hint="stop the other appliance, or set state.dir to another place",
-    )
-
-
-def _corrupt(directory: Path, detail: str) -> ApplianceError:
-    return ApplianceError(
-        f"the address book {directory} is corrupt: {detail}",
-        hint=f"move {directory} away to start with an empty book; nothing in it was changed",
-    )
-
-
-def _examine(directory: Path, network: Network) -> tuple[dict[str, Worth], int]:
-    """Read the whole store without changing it: what each peer is worth, and the rows unreadable.
-
-    Everything is read so that each block's checksum is looked at before anything is written.
-    """
-    if not (directory / "CURRENT").exists():
-        left_over = [p.name for p in directory.iterdir() if _is_after_creation(p.name)]
-        if left_over:
-            raise _corrupt(directory, f"CURRENT is missing beside {min(left_over)}")
-        return {}, 0
-    peers: dict[str, Worth] = {}
-    damaged = 0
-    try:
-        store = Store(directory, read_only=True)
-        try:
-            if store.is_foreign():
-                raise ApplianceError(
-                    f"the store at {directory} is not an address book of an appliance",
-                    hint="set state.dir to another place",
-                )
-            schema, found = store.get("metadata", _SCHEMA), store.get("metadata", _NETWORK)
-            _check_metadata(directory, network, schema, found)
-            if schema is None and any(_is_table(path.name) for path in directory.iterdir()):
-                # Opening would delete tables that the store's manifest does not name.
-                raise _corrupt(directory, "it has tables but says no version")
-            for key, value in store.items("addresses"):
-                try:
-                    record = decode(key, value)
-                except CodecError:
-                    damaged += 1
-                    continue
-                peers[record.peer_id] = worth(record)
-        finally:
-            store.close()
-    except StoreError as error:
-        raise _corrupt(directory, str(error)) from None
-    return peers, damaged
-
-
-def _is_table(name: str) -> bool:
-    return name.endswith(".sst")
-
-
-def _is_after_creation(name: str) -> bool:
-    # RocksDB writes these only after CURRENT: without it they are not a creation cut short.
-    return name.startswith("OPTIONS-") or _is_table(name)
-
-
-def _check_metadata(
-    directory: Path, network: Network, schema: bytes | None, found: bytes | None
-) -> None:
-    """Both missing: a process was killed while it created the store; nothing is in it yet."""
-    if schema is None and found is None:
-        return
-    if schema is None or not (schema.isdigit() and len(schema) < 10):
-        raise _corrupt(directory, "its version cannot be read")
-    if int(schema) > SCHEMA_VERSION:
-        raise ApplianceError(
-            f"the address book {directory} was written by a newer appliance "
-            f"(schema {int(schema)}, we know {SCHEMA_VERSION})",
-            hint="update the appliance, or set state.dir to another place",
-        )
-    if found != network.value.encode("ascii"):
-        name = (found or b"?").decode("ascii", "replace")
-        raise ApplianceError(
-            f"the address book {directory} is of the network {name}, not {network.value}",
-            hint="give every network its own state.dir",
-        )
-
-
-def _open_for_writing(directory: Path, network: Network) -> Store:
-    try:
-        store = Store(directory)
-        try:
-            if store.get("metadata", _SCHEMA) is None:
-                marks = {
-                    _SCHEMA: str(SCHEMA_VERSION).encode("ascii"),
-                    _NETWORK: network.value.encode("ascii"),
-                }
-                store.write("metadata", marks, sync=True)
-        except BaseException:
-            store.close()
-            raise
-    except StoreError as error:
-        if error.locked:
-            raise _in_use(directory) from None
-        raise ApplianceError(
-            f"the address book {directory} cannot be opened: {error}",
-            hint="is the disk full, or mounted read-only?",
-        ) from None
-    return store

@@ -32,6 +32,7 @@ VERBS: Final[dict[str, str]] = {
     "profiles": "the hardware catalogue; --detect describes this machine",
     "run": "the daemon, in the foreground",
     "status": "role, reach, relays, punches, caps in use, node, faults",
+    "addresses": "the address book; `addresses import` reads a kaspad's own database",
     "identity": "show a state directory's peer id, making the key if there is none",
     "node": "the embedded Kaspa node by itself, for labs and tests",
     "lab": "the NAT laboratory in network namespaces",

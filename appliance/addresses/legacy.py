@@ -1,9 +1,6 @@
-"""Records as stored values: a version byte, then a JSON object with named fields.
+"""Values of version 1: a version byte, then a JSON object, kept under the peer's id.
 
-JSON because a value must be readable without us (by RocksDB's own tools, by a later version, by a
-person after a fault), because a full book is only about 2 MB of it and takes 50 ms to read, and
-because the standard library's parser needs no further dependency. The version byte comes first so
-that a later format is recognised before anything is parsed.
+Only the migration reads them; `encode` is what the golden book of the tests was written with.
 """
 
 from __future__ import annotations
@@ -11,14 +8,11 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from appliance.addresses.fields import CodecError
 from appliance.addresses.model import PeerRecord, Source
 
 VERSION: Final = 1
 MAX_VALUE: Final = 16 * 1024  # bytes; the largest legal record has about 6.5 KiB
-
-
-class CodecError(ValueError):
-    """A stored value is not a record that this version understands."""
 
 
 def encode(record: PeerRecord) -> bytes:

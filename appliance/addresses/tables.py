@@ -1,0 +1,354 @@
+"""The new and the tried table: who gets in, who goes, who is tested first.
+
+An address nobody has reached lives in a *new* bucket chosen by its own network and the network of
+whoever told us; one that we reached lives in a *tried* bucket chosen by its own network. The key
+of that choice is the book's secret, so nobody outside can aim at a bucket. The idea of keyed
+buckets and of testing before evicting is Bitcoin Core's (addrman).
+
+Quotas come on top, because a small book has few buckets: what one network holds, what one
+network told us, and what stands for private peers are each a bounded part of the book.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from itertools import compress, repeat
+from operator import mod, xor
+from typing import Final, NamedTuple
+
+from appliance.addresses.buckets import (
+    BIG_ENDIAN,
+    NOT_FOR_US,
+    PRIVATE_MOST,
+    Buckets,
+)
+from appliance.addresses.columns import (
+    BUCKET,
+    F_CONFIRMED,
+    F_PRIVATE,
+    PRIVATE,
+    RANK,
+    SOURCES,
+    gather,
+)
+from appliance.addresses.keys import KEY_SIZE, MAPPED, group_of
+from appliance.addresses.model import Added, Source
+from appliance.addresses.weights import is_terrible
+from appliance.units import HOUR, MINUTE
+
+LOOKED_AT: Final = 8  # rows of a full bucket that a newcomer is compared with
+MAX_COLLISIONS: Final = 10  # challengers that wait for the test of an incumbent; Bitcoin Core
+TEST_WINDOW: Final = 40 * MINUTE  # for that test; then the incumbent goes (Bitcoin Core)
+SAFE_FOR: Final = 4 * HOUR  # after a success nobody is challenged (Bitcoin Core)
+
+_DECLARED: Final = Source.DECLARED.rank
+_INVERSE: Final = bytes((1, 0)) + bytes(254)
+_HIGH: Final = 0 if BIG_ENDIAN else 1
+
+
+class Placed(NamedTuple):
+    """New rows, column by column; a hash is the interpreter's, of the key."""
+
+    keys: list[bytes]
+    buckets: list[int]
+    groups: list[int]
+    hashes: list[int]
+
+    def and_then(self, more: Placed) -> Placed:
+        """These, then `more`."""
+        return Placed(
+            self.keys + more.keys,
+            self.buckets + more.buckets,
+            self.groups + more.groups,
+            self.hashes + more.hashes,
+        )
+
+    def chosen(self, good: bytes | bytearray) -> Placed:
+        """Those whose byte is 1."""
+        keys, *numbers = self
+        return Placed(list(compress(keys, good)), *(list(compress(c, good)) for c in numbers))
+
+
+class Tables(Buckets):
+    """Every address of the book. What changed is returned: the caller stores `core(row)`."""
+
+    def __init__(self, entries: int, secret: bytes, *, allow_private: bool = False) -> None:
+        super().__init__(entries, secret, allow_private=allow_private)
+        self.collisions: dict[bytes, tuple[bytes, float]] = {}
+        """Challenger → incumbent of its tried bucket, and since when."""
+
+    # --- getting in
+
+    def add(
+        self,
+        keys: Iterable[bytes],
+        teller: bytes,
+        now: int,
+        *,
+        rank: int = 0,
+        trusted: bool = False,
+    ) -> tuple[Placed, list[bytes], list[bytes], Added]:
+        """Enter what somebody of the network `teller` told us at `now`, Unix seconds.
+
+        `trusted`: without quotas, and addresses of private networks too. Returns the new rows,
+        the keys evicted for them, the keys we knew, and the count of everything.
+        """
+        # A whole message at once, in order: RocksDB and the caches of the processor like it.
+        # Most steps are loops in C; a call for each address would double the cost.
+        tally, given = Added(), sorted(keys)
+        unique = dict(zip(map(hash, given), given, strict=True))
+        known: list[bytes] = []
+        if not self._where.keys().isdisjoint(unique):
+            known = [unique.pop(number) for number in unique.keys() & self._where.keys()]
+        source = self.hash_of(b"source " + teller)
+        keys = list(unique.values())
+        four = _are_four(b"".join(keys))
+        wanted = self._placed(keys, list(unique), source, tally, trusted=trusted, four=four)
+        placed, late = Placed([], [], [], []), wanted
+        if (
+            four
+            and not trusted
+            and len(self) + len(wanted.keys) <= self.entries
+            and self.source_size(source) + len(wanted.keys) <= self._source_quota
+        ):
+            placed, late = self._append_all(wanted, source, now, rank)
+        evicted: list[bytes] = []
+        if late.keys:
+            more = self._one_by_one(late, source, now, rank, evicted, tally, trusted=trusted)
+            placed = placed.and_then(more)
+        tally.added, tally.known = len(placed.keys), len(known)
+        return placed, evicted, known, tally
+
+    def _placed(
+        self,
+        keys: list[bytes],
+        hashes: list[int],
+        source: int,
+        tally: Added,
+        *,
+        trusted: bool,
+        four: bool,
+    ) -> Placed:
+        """Network and bucket of each; without those that nobody may send us to."""
+        groups = [0] * len(keys)
+        if four and not trusted:
+            groups = gather(self._networks, _sixteens(b"".join(keys)))
+        if 0 in groups or NOT_FOR_US in groups:
+            groups = [
+                group or self._network(key, trusted=trusted)
+                for key, group in zip(keys, groups, strict=True)
+            ]
+            allowed = [group != NOT_FOR_US for group in groups]
+            tally.not_routable += allowed.count(False)
+            hashes, groups = list(compress(hashes, allowed)), list(compress(groups, allowed))
+            keys = list(compress(keys, allowed))
+        count = repeat(self.new_buckets)
+        buckets = list(map(mod, map(xor, groups, repeat(source)), count))  # as `_new_bucket`
+        return Placed(keys, buckets, groups, hashes)
+
+    def _append_all(
+        self, wanted: Placed, source: int, now: int, rank: int
+    ) -> tuple[Placed, Placed]:
+        """Enter those, all of IPv4, that nothing is in the way of; these, and the others."""
+        blob = b"".join(wanted.keys)
+        slots, fill, four = self._slots, self._fill, self._four
+        first = row = len(self.bucket)
+        quota, late = self._group_quota, list[int]()
+        for bucket, sixteen in zip(wanted.buckets, _sixteens(blob), strict=True):
+            place, size = fill[bucket], four[sixteen]
+            if place == BUCKET or size >= quota:
+                late.append(row - first + len(late))
+                continue
+            slots[bucket * BUCKET + place] = row
+            fill[bucket] = place + 1
+            four[sixteen] = size + 1
+            row += 1
+        placed, others = wanted, Placed([], [], [], [])
+        if late:
+            good = bytearray(b"\1" * len(wanted.keys))
+            for number in late:
+                good[number] = 0
+            placed, others = wanted.chosen(good), wanted.chosen(good.translate(_INVERSE))
+            blob = b"".join(placed.keys)
+        more = row - first
+        self._sources[source % SOURCES] += more
+        self._note(placed.hashes, placed.buckets)
+        self.keys += blob
+        self.bucket.extend(array("I", placed.buckets))
+        self.group.extend(array("I", placed.groups))
+        constants = (source, now, 0, 0, 0, 0, rank)
+        for column, value in zip(self._row_arrays()[2:], constants, strict=True):
+            column.extend(array(column.typecode, (value,)) * more)
+        return placed, others
+
+    def _one_by_one(
+        self,
+        wanted: Placed,
+        source: int,
+        now: int,
+        rank: int,
+        evicted: list[bytes],
+        tally: Added,
+        *,
+        trusted: bool,
+    ) -> Placed:
+        """The same with every quota looked at, and with somebody evicted where it is due."""
+        good = bytearray(len(wanted.keys))
+        # By their hashes, so that a quota does not favour the lowest addresses.
+        for _, number in sorted(zip(wanted.hashes, range(len(good)), strict=True)):
+            key, bucket, group = wanted.keys[number], wanted.buckets[number], wanted.groups[number]
+            size = self.count_of(key, group)
+            if not trusted and (
+                size >= self._group_quota or self.source_size(source) >= self._source_quota
+            ):
+                tally.over_quota += 1
+                continue
+            if self._fill[bucket] == BUCKET or len(self) >= self.entries:
+                victim = self._victim(bucket, size, source, now, trusted=trusted)
+                if victim < 0:
+                    tally.crowded_out += 1
+                    continue
+                evicted.append(self.key(victim))
+                self.discard(victim)
+            self.append(key, (bucket, group, source, now, 0, 0, 0, 0, rank), tried=False)
+            good[number] = 1
+        return wanted.chosen(good)
+
+    def add_private(
+        self, key: bytes, relay: bytes, teller: bytes, now: int, *, trusted: bool = False
+    ) -> tuple[int, bytes | None]:
+        """Enter the synthetic address of a private peer that is reached through `relay`, a key.
+
+        The row, -1 if there is no room for it, and the key evicted for it.
+        """
+        source = self.hash_of(b"source " + teller)
+        group = self.hash_of(b"private " + group_of(relay))
+        size = self.count_of(key, group)
+        if not trusted and (
+            size >= min(PRIVATE_MOST, self._group_quota)
+            or len(self.roles[PRIVATE]) >= self._private_quota
+            or self.source_size(source) >= self._source_quota
+        ):
+            return -1, None
+        bucket = self._new_bucket(group, source)
+        evicted = None
+        if self._fill[bucket] == BUCKET or len(self) >= self.entries:
+            victim = self._victim(bucket, size, source, now, trusted=trusted)
+            if victim < 0:
+                return -1, None
+            evicted = self.key(victim)
+            self.discard(victim)
+        core = (bucket, group, source, now, 0, 0, 0, 0, F_PRIVATE)
+        return self.append(key, core, tried=False), evicted
+
+    # --- getting out
+
+    def discard(self, row: int) -> None:
+        """Take a row out of the book; the last row takes its number."""
+        self.remove(row, tried=self.is_tried(row))
+
+    def _victim(self, bucket: int, size: int, source: int, now: int, *, trusted: bool) -> int:
+        """Who of a bucket makes room for a newcomer from a network that has `size` entries.
+
+        The hopeless go first; then the largest network loses one, if it is larger than the
+        newcomer's. So a flood from few networks pushes out nothing but itself.
+        """
+        fill = self._fill[bucket]
+        if not fill:
+            return -1
+        best, worst = -1, (False, 0, 0)
+        first = (now * 2_654_435_761 + size + bucket) % fill
+        start = bucket * BUCKET
+        for step in range(min(LOOKED_AT, fill)):
+            row = self._slots[start + (first + step) % fill]
+            flags = self.flags[row]
+            if flags & RANK == _DECLARED or flags & F_CONFIRMED:
+                continue
+            if self.heard[row] == now and self.source[row] == source:
+                continue  # came with it
+            hopeless, others = self.is_terrible(row, now), self.group_size(row)
+            if not (hopeless or trusted or others > size + 1):
+                continue
+            bad = (hopeless, others, now - self.heard[row])
+            if best < 0 or bad > worst:
+                best, worst = row, bad
+        return best
+
+    def is_terrible(self, row: int, now: float) -> bool:
+        """Whether it may go at once when somebody else needs the place."""
+        return is_terrible(
+            self.heard[row], self.success[row], self.attempt[row], self.failures[row],
+            self.flags[row] & RANK, now,
+        )  # fmt: skip
+
+    # --- experience
+
+    def attempted(self, row: int, now: int) -> None:
+        """We tried in vain."""
+        self.failures[row] = min(self.failures[row] + 1, 255)
+        self.attempt[row] = max(self.attempt[row], now)
+
+    def succeeded(self, row: int, now: int) -> bytes | None:
+        """We reached it: it belongs to the tried table, if there is room.
+
+        If its bucket is full, the key of an incumbent that is to be tested first.
+        """
+        self.failures[row] = 0
+        self.success[row] = max(self.success[row], now)
+        self.heard[row] = max(self.heard[row], now)
+        key = self.key(row)
+        if self.flags[row] & F_PRIVATE or self.is_tried(row):
+            return None
+        bucket = self._tried_bucket(key, self.group[row])
+        if self._fill[bucket] < BUCKET and not self._tried_is_full:
+            self.move(row, bucket, tried=True)
+            return None
+        rows = self.rows_of(bucket)
+        if not rows:
+            return None
+        incumbent = min(rows, key=self.success.__getitem__)
+        if now - self.success[incumbent] < SAFE_FOR or len(self.collisions) >= MAX_COLLISIONS:
+            return None
+        self.collisions.setdefault(key, (self.key(incumbent), now))
+        return self.key(incumbent)
+
+    def settle(self, now: float) -> list[bytes]:
+        """Decide challenges whose incumbent was tested or not in time; the keys that changed."""
+        changed: list[bytes] = []
+        for challenger, (incumbent, since) in list(self.collisions.items()):
+            row, old = self.find(challenger), self.find(incumbent)
+            if row < 0 or self.is_tried(row) or (old >= 0 and self.success[old] >= since):
+                del self.collisions[challenger]  # gone, or the incumbent answered
+            elif old < 0 or self.attempt[old] >= since or now - since > TEST_WINDOW:
+                del self.collisions[challenger]
+                if old >= 0 and self.is_tried(old):
+                    changed += self._demote(old)
+                    row = self.find(challenger)
+                bucket = self._tried_bucket(challenger, self.group[row])
+                if self._fill[bucket] < BUCKET and not self._tried_is_full:
+                    self.move(row, bucket, tried=True)
+                    changed.append(challenger)
+        return changed
+
+    def _demote(self, row: int) -> list[bytes]:
+        """Back to the new table; out of the book if its bucket there is full."""
+        key = self.key(row)
+        bucket = self._new_bucket(self.group[row], self.source[row])
+        if self._fill[bucket] < BUCKET:
+            self.move(row, bucket, tried=False)
+        else:
+            self.discard(row)
+        return [key]
+
+
+def _are_four(blob: bytes) -> bool:
+    """Whether keys, one after the other, are all of IPv4."""
+    return all(not blob[at::KEY_SIZE].strip(MAPPED[at : at + 1]) for at in range(12))
+
+
+def _sixteens(blob: bytes) -> array[int]:
+    """The first two octets of IPv4 keys, one after the other."""
+    pairs = bytearray(len(blob) // KEY_SIZE * 2)
+    pairs[_HIGH::2], pairs[1 - _HIGH :: 2] = blob[12::KEY_SIZE], blob[13::KEY_SIZE]
+    return array("H", bytes(pairs))
