@@ -11,41 +11,26 @@ import logging
 import os
 import random
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-import psutil
 import trio
 
 from appliance import __version__, reporting
-from appliance.addresses.model import PeerRecord, Source
+from appliance.addresses.options import StoreOptions
 from appliance.addresses.store import AddressBook
-from appliance.bridge.circuits import CircuitAcceptor
 from appliance.bridge.guard import supervised
-from appliance.bridge.host import Host, HostLimits
-from appliance.bridge.identity import Identity, load_or_create
-from appliance.bridge.kaspa import KaspaStreams
-from appliance.bridge.puncher import Puncher
-from appliance.bridge.relay import RelayService
-from appliance.bridge.reservations import RelayState, ReservationKeeper
-from appliance.bridge.slots import Relay, Slot, SlotSpec
-from appliance.bridge.telemetry import Telemetry
-from appliance.dataplane.plane import PlaneLimits
+from appliance.bridge.identity import load_or_create
+from appliance.composition import Appliance, compose
 from appliance.declaration import Declaration
-from appliance.declaration.addresses import PrivatePeer, RelayAddress
 from appliance.errors import ApplianceError
 from appliance.events import emit
 from appliance.network import Endpoint
 from appliance.node.embedded import EmbeddedNode
 from appliance.operate import control, logs, metrics_http
 from appliance.operate.notify import Notifier
-from appliance.policy.admission import InboundLimits
-from appliance.policy.relaying import RelayLimits
-from appliance.policy.role import Role, decide_role
 from appliance.sizing.model import Plan
 from appliance.wire.kaspa import LIBP2P_TIMEOUTS
 
@@ -53,29 +38,6 @@ BOOK_DIR: Final = "addresses"
 NODE_RETRY: Final = 5.0
 """Seconds after which the embedded node dials a slot again (kaspad: 30 s): it is on loopback."""
 _log = logging.getLogger("appliance.app")
-
-
-@dataclass(slots=True)
-class Appliance:
-    """The running parts, for whoever reports on them."""
-
-    declaration: Declaration
-    plan: Plan
-    identity: Identity
-    book: AddressBook
-    role: Role
-    telemetry: Telemetry
-    host: Host
-    relay: RelayService
-    keeper: ReservationKeeper
-    streams: KaspaStreams
-    puncher: Puncher
-    node: EmbeddedNode | None
-    started_wall: float
-    started: float
-    metrics: Endpoint | None = None
-    """Where metrics are served."""
-    slots: list[Slot] = field(default_factory=list)
 
 
 async def serve(
@@ -136,104 +98,19 @@ async def _parts(declaration: Declaration, plan: Plan) -> AsyncIterator[Applianc
     identity = load_or_create(declaration.identity.key.path)
     logs.protect(identity.keys.private_key.to_bytes())
     book = await trio.to_thread.run_sync(
-        AddressBook.open, declaration.state.dir / BOOK_DIR, declaration.network
+        partial(
+            AddressBook.open,
+            declaration.state.dir / BOOK_DIR,
+            declaration.network,
+            StoreOptions(**plan.store),
+            allow_private=declaration.bridge.dial_private,
+        )
     )
     try:
-        yield _compose(declaration, plan, identity, book)
+        yield compose(declaration, plan, identity, book)
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(book.close)
-
-
-def _compose(
-    declaration: Declaration, plan: Plan, identity: Identity, book: AddressBook
-) -> Appliance:
-    spec, caps, telemetry = declaration.bridge, plan.caps, Telemetry()
-    rng = random.Random(os.urandom(16))
-    role = decide_role(
-        spec.relay_mode,
-        external=spec.external,
-        listen=spec.listen,
-        interfaces=_interfaces(),
-        # A node elsewhere says nothing about where we can be reached.
-        node=None if declaration.node.kind == "remote" else declaration.node.p2p,
-    )
-    host = Host(
-        identity,
-        HostLimits(
-            connections=caps.connections,
-            connections_per_ip=caps.connections_per_ip,
-            handshakes=caps.handshakes,
-            punches=caps.punches,
-            dials=caps.dials,
-            dials_per_second=caps.dials_per_second,
-        ),
-        telemetry,
-        external=role.reachable,
-        allow_private=spec.dial_private,
-        plane=PlaneLimits(
-            connection_unread=caps.unread_bytes_per_connection,
-            total_unread=caps.unread_bytes,
-            assured=caps.unread_bytes_assured,
-            connection_growth=caps.unread_bytes_per_connection,
-            total_growth=caps.unread_bytes,
-        ),
-    )
-    relay = RelayService(
-        host,
-        RelayLimits(
-            reservations=caps.relay_reservations,
-            reservations_per_ip=caps.relay_reservations_per_ip,
-            circuits=caps.relay_circuits,
-            circuits_per_peer=caps.relay_circuits_per_peer,
-            reservation_seconds=spec.relay.reservation_duration,
-            circuit_seconds=spec.relay.circuit_duration,
-            circuit_bytes=spec.relay.circuit_bytes,
-            circuit_bytes_per_second=caps.relay_circuit_bytes_per_second,
-            relay_bytes_per_second=caps.relay_bytes_per_second,
-        ),
-    )
-    limits = InboundLimits(caps.inbound_private, caps.per_relay_inbound, caps.unknown_relay_inbound)
-    keeper = ReservationKeeper(host, rng)
-    CircuitAcceptor(host, keeper.is_ours)
-    appliance = Appliance(
-        declaration=declaration,
-        plan=plan,
-        identity=identity,
-        book=book,
-        role=role,
-        telemetry=telemetry,
-        host=host,
-        relay=relay,
-        keeper=keeper,
-        streams=KaspaStreams(host, declaration.node.dial, limits),
-        puncher=Puncher(host, rng),
-        node=None,
-        started_wall=time.time(),
-        started=trio.current_time(),
-    )
-    appliance.slots = [
-        Slot(
-            SlotSpec(declaration.slot(index), peer.peer_id, _ways(peer, spec.relays)),
-            host,
-            appliance.streams,
-            rng,
-            direct_deadline=spec.direct_deadline,
-        )
-        for index, peer in enumerate(spec.peers)
-    ]
-    keeper.on_outcome.append(lambda state, well: _remember(book, state, well))
-    return appliance
-
-
-def _interfaces() -> list[str]:
-    wanted = (trio.socket.AF_INET, trio.socket.AF_INET6)
-    return [
-        address.address.partition("%")[0]
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-        if address.family in wanted
-    ]
 
 
 def _embedded(appliance: Appliance, rng: random.Random) -> EmbeddedNode | None:
@@ -251,30 +128,11 @@ def _embedded(appliance: Appliance, rng: random.Random) -> EmbeddedNode | None:
         timeouts=LIBP2P_TIMEOUTS,
         rng=rng,
         inbound_limit=caps.inbound_direct + caps.inbound_private,
+        claim=(lambda: None) if appliance.discovery is None else appliance.discovery.claim,
     )
-
-
-def _ways(peer: PrivatePeer, known: tuple[RelayAddress, ...]) -> tuple[Relay, ...]:
-    relays = known if peer.via is None else (peer.via,)
-    return tuple(Relay(relay.endpoint, relay.peer_id) for relay in relays)
-
-
-def _remember(book: AddressBook, state: RelayState, succeeded: bool) -> None:
-    now = time.time()
-    address = RelayAddress(state.endpoint, state.peer_id)
-    record = PeerRecord(
-        state.peer_id, (str(address),), is_relay=True, last_seen=int(now), source=Source.DECLARED
-    )
-    try:
-        book.remember(record)
-        (book.record_success if succeeded else book.record_failure)(state.peer_id, now)
-    except ApplianceError as error:
-        # A full disk must not take the bridge down; what we would have noted is lost.
-        emit(_log, logging.ERROR, "book_write_failed", error=error.message)
 
 
 async def _live(appliance: Appliance, on_ready: Callable[[Appliance], None], stop: _Stop) -> None:
-    declaration = appliance.declaration
     with Notifier() as notifier, ExitStack() as ports:
         for slot in appliance.slots:
             ports.callback(slot.close)
@@ -287,9 +145,10 @@ async def _live(appliance: Appliance, on_ready: Callable[[Appliance], None], sto
                 if appliance.role.is_public:
                     appliance.relay.start()
                 else:
-                    for relay in declaration.bridge.relays:
-                        keep = partial(appliance.keeper.keep, relay.endpoint, relay.peer_id)
-                        work.start_soon(supervised, appliance.telemetry, "reservations", keep)
+                    run = appliance.relays.run
+                    work.start_soon(supervised, appliance.telemetry, "relays", run)
+                if appliance.discovery is not None:
+                    await work.start(appliance.discovery.run)
                 for slot in appliance.slots:
                     await work.start(slot.run)
                 work.start_soon(notifier.watchdog)
@@ -326,8 +185,15 @@ async def _start_listeners(appliance: Appliance, nursery: trio.Nursery) -> None:
         appliance.metrics = await nursery.start(
             serve_metrics, declaration.metrics.listen, lambda: reporting.snapshot(appliance)
         )
-    for slot in appliance.slots:
-        await slot.listen()
+    for slot in list(appliance.slots):
+        try:
+            await slot.listen()
+        except ApplianceError as error:
+            if slot.origin == "declared":
+                raise
+            # Nobody asked for it by name: what ran before must not fail for its sake.
+            emit(_log, logging.WARNING, "slot_unavailable", error=error.message)
+            appliance.slots.remove(slot)
 
 
 async def _start_node(appliance: Appliance, nursery: trio.Nursery) -> trio.CancelScope:
@@ -369,6 +235,9 @@ async def _drain(appliance: Appliance, node_scope: trio.CancelScope) -> None:
     appliance.relay.table.draining = True
     node_scope.cancel()
     with trio.move_on_after(appliance.declaration.bridge.drain) as deadline:
-        await appliance.streams.drained()
+        async with trio.open_nursery() as nursery:
+            if appliance.discovery is not None:
+                nursery.start_soon(appliance.discovery.withdraw)
+            nursery.start_soon(appliance.streams.drained)
     if deadline.cancelled_caught:
         emit(_log, logging.WARNING, "drain_deadline", streams=len(appliance.streams.open))

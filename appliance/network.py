@@ -25,12 +25,42 @@ class Network(str, Enum):
         """kaspad's default P2P port."""
         return _P2P_PORTS[self]
 
+    @property
+    def rpc_port(self) -> int:
+        """kaspad's default gRPC port."""
+        return _P2P_PORTS[self] - 1
+
+    @property
+    def dns_seeders(self) -> tuple[str, ...]:
+        """Host names that resolve to addresses of nodes, on the P2P port."""
+        return _DNS_SEEDERS.get(self, ())
+
 
 _P2P_PORTS = {
     Network.MAINNET: 16111,
     Network.TESTNET_10: 16211,
     Network.SIMNET: 16511,
     Network.DEVNET: 16611,
+}
+
+# rusty-kaspa, consensus/core/src/config/params.rs, dns_seeders.
+_DNS_SEEDERS = {
+    Network.MAINNET: (
+        "mainnet-dnsseed-1.kaspanet.org",
+        "mainnet-dnsseed-2.kaspanet.org",
+        "seeder1.kaspad.net",
+        "seeder2.kaspad.net",
+        "seeder3.kaspad.net",
+        "seeder4.kaspad.net",
+        "kaspadns.kaspacalc.net",
+        "n-mainnet.kaspa.ws",
+        "dnsseeder-kaspa-mainnet.x-con.at",
+    ),
+    Network.TESTNET_10: (
+        "seeder1-tn.kaspad.net",
+        "dnsseeder-kaspa-testnet.x-con.at",
+        "n-testnet-10.kaspa.ws",
+    ),
 }
 
 

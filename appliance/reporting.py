@@ -11,7 +11,13 @@ import trio
 
 from appliance import __version__
 from appliance.bridge.reservations import RelayState
-from appliance.operate.metrics import MetricsSnapshot, PunchMetrics, RelayMetrics
+from appliance.bridge.slots import ListeningSlot
+from appliance.operate.metrics import (
+    DiscoveryMetrics,
+    MetricsSnapshot,
+    PunchMetrics,
+    RelayMetrics,
+)
 from appliance.operate.status import (
     FaultStatus,
     FdStatus,
@@ -28,7 +34,7 @@ from appliance.operate.status import (
 )
 
 if TYPE_CHECKING:
-    from appliance.app import Appliance
+    from appliance.composition import Appliance
 
 
 def status(appliance: Appliance) -> Status:
@@ -48,18 +54,13 @@ def status(appliance: Appliance) -> Status:
         listen=tuple(str(endpoint) for endpoint in host.listening),
         external=tuple(str(endpoint) for endpoint in host.announced()),
         relay=_relay(appliance),
-        reservations=tuple(_reservation(state) for state in appliance.keeper.relays.values()),
+        reservations=tuple(
+            _reservation(appliance, state) for state in appliance.keeper.relays.values()
+        ),
         inbound=_inbound(appliance),
         outbound=_outbound(appliance),
-        slots=tuple(
-            SlotStatus(
-                str(slot.listening),
-                slot.spec.peer_id,
-                slot.state,
-                None if slot.failure is None else slot.failure.reason.value,
-            )
-            for slot in appliance.slots
-        ),
+        slots=tuple(_slot(slot) for slot in appliance.slots),
+        discovery=None if appliance.discovery is None else appliance.discovery.status(),
         punch=PunchStatus(
             punch.attempts,
             punch.succeeded,
@@ -115,7 +116,23 @@ def snapshot(appliance: Appliance) -> MetricsSnapshot:
             state.state in ("active", "renewing") for state in appliance.keeper.relays.values()
         ),
         slots=dict(Counter(slot.state for slot in appliance.slots)),
+        discovery=_discovery(appliance),
         fds=Usage(fds.used, fds.limit),
+    )
+
+
+def _discovery(appliance: Appliance) -> DiscoveryMetrics | None:
+    if (found := appliance.discovery) is None:
+        return None
+    return DiscoveryMetrics(
+        book=appliance.book.counts(),
+        asked=dict(found.counts.asked),
+        answered=dict(found.counts.answered),
+        failed=dict(found.counts.failed),
+        served=found.counts.served,
+        records=dict(found.counts.records),
+        records_rejected=dict(found.counts.records_rejected),
+        addresses=dict(found.counts.addresses),
     )
 
 
@@ -139,7 +156,20 @@ def _relay(appliance: Appliance) -> RelayStatus:
     )
 
 
-def _reservation(state: RelayState) -> ReservationStatus:
+def _slot(slot: ListeningSlot) -> SlotStatus:
+    relay = None if slot.way is None else slot.way.relay
+    return SlotStatus(
+        slot=str(slot.listening),
+        peer=slot.peer_id or "",
+        state=slot.state,
+        failure=None if slot.failure is None else slot.failure.reason.value,
+        origin=slot.origin,
+        relay=None if relay is None else str(relay.endpoint),
+    )
+
+
+def _reservation(appliance: Appliance, state: RelayState) -> ReservationStatus:
+    member = appliance.relays.pool.members.get(state.endpoint)
     active = state.state in ("active", "renewing")
     return ReservationStatus(
         relay=state.peer_id,
@@ -151,6 +181,7 @@ def _reservation(state: RelayState) -> ReservationStatus:
         limit_s=(state.limit.seconds or None) if active else None,
         limit_bytes=(state.limit.data_bytes or None) if active else None,
         failure=None if state.failure is None else state.failure.reason.value,
+        origin="declared" if member is None or member.declared else "book",
     )
 
 

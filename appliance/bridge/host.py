@@ -214,7 +214,7 @@ class Host:
     async def dial(
         self,
         endpoint: Endpoint,
-        peer_id: str,
+        peer_id: str | None,
         *,
         client: bool,
         punched: bool = False,
@@ -223,6 +223,7 @@ class Host:
     ) -> Connection:
         """A new direct connection. `client` is our security role, whatever TCP thinks.
 
+        Without a `peer_id` to whoever is there; the connection says who that is.
         Raises Fault; after `Cancelled` no connection was made.
         """
         if peer_id == self.peer_id:

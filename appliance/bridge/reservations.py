@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -109,6 +110,7 @@ class ReservationKeeper:
                     await stream.send_message(encode_reserve())
                     reply = expect_status(decode_hop(await stream.receive_message()))
         except StreamReset as error:
+            await self._expect_support(conn)
             raise Fault(Reason.CONNECTION_LOST, str(error)) from error
         if not reply.ok:
             raise Refused(Reason.RESERVATION_REFUSED, f"the relay answered {reply.name}")
@@ -130,6 +132,21 @@ class ReservationKeeper:
         )
         self._tell(state, succeeded=True)
         return granted
+
+    async def _expect_support(self, conn: Connection) -> None:
+        """Raises Fault (unsupported-protocol) if the peer is no relay at all.
+
+        Its refusal may show as a mere reset where RESERVE came right behind the proposal.
+        """
+        with (
+            contextlib.suppress(StreamReset),
+            peer_deadline(RESERVE_DEADLINE, Reason.RESERVATION_REFUSED),
+        ):
+            stream = conn.open(HOP)
+            try:
+                await stream.confirmed()
+            finally:
+                stream.reset()
 
     async def _failed(self, state: RelayState, backoff: Backoff, fault: Fault) -> None:
         delay = backoff.failed(self._rng)

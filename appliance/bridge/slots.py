@@ -14,31 +14,25 @@ from typing import Final, Literal
 
 import trio
 
-from appliance.bridge.circuits import dial_through
 from appliance.bridge.connection import Connection
 from appliance.bridge.guard import guarded, supervised
 from appliance.bridge.host import Host
-from appliance.bridge.introductions import IDENTIFY_DEADLINE
-from appliance.bridge.kaspa import PROTOCOL, KaspaStreams, may_carry
+from appliance.bridge.kaspa import PROTOCOL, KaspaStreams
+from appliance.bridge.peer_path import PeerPath, tell_first_byte
 from appliance.bridge.refusals import refuse
 from appliance.dataplane.tcp import TcpStream
-from appliance.errors import ApplianceError, Fault, Refused, StreamReset
+from appliance.errors import ApplianceError, Fault, Refused
 from appliance.events import emit
 from appliance.network import Endpoint
 from appliance.policy.backoff import SLOT_CEILING, SLOT_FIRST, Backoff
+from appliance.policy.relays import Relay
 from appliance.reasons import Reason
+
+__all__ = ["Relay", "Slot", "SlotSpec"]
 
 PATIENCE_BEYOND_DEADLINE: Final = 3.0
 """Seconds that a node's dial may wait for a path beyond `direct_deadline`: the relay's part."""
 _log = logging.getLogger("appliance.bridge.slots")
-
-
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """A relay through which a private peer may be reached."""
-
-    endpoint: Endpoint
-    peer_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +44,30 @@ class SlotSpec:
     relays: tuple[Relay, ...]
 
 
-class Slot:
-    """One slot. `run` owns its listener, its path and the node's connection."""
+class ListeningSlot:
+    """What all slots have: a listener, a path to whoever stands behind it, the node's connection.
+
+    `run` owns them. Who stands behind it, a subclass says in `_keep_path`.
+    """
+
+    origin: Literal["declared", "book"]
+    """Who says which peer stands behind it."""
 
     def __init__(
         self,
-        spec: SlotSpec,
+        listen: Endpoint,
         host: Host,
         streams: KaspaStreams,
         rng: random.Random,
         *,
         direct_deadline: float,
     ) -> None:
-        self.spec = spec
-        self.listening = spec.listen
+        self.listening = listen
         """Where the node dials; with the port that the kernel chose, once we listen."""
-        self.state: Literal["idle", "connecting", "open", "waiting"] = "idle"
+        self.state: Literal["idle", "connecting", "open", "waiting", "vacant"] = "idle"
         self.failure: Fault | None = None
+        self.way: PeerPath | None = None
+        self._wanted_at = listen
         self._host = host
         self._streams = streams
         self._rng = rng
@@ -77,10 +78,15 @@ class Slot:
         self._waiting: trio.CancelScope | None = None
         self._in_use = False
 
+    @property
+    def peer_id(self) -> str | None:
+        """Who stands behind it; None: nobody yet."""
+        return None if self.way is None else self.way.peer_id
+
     async def listen(self) -> Endpoint:
         """Take the port without serving it yet. Raises ApplianceError if it cannot be had."""
         if self._listener is None:
-            self._listener = await _listen(self.spec.listen)
+            self._listener = await _listen(self._wanted_at)
             self.listening = Endpoint(*self._listener.getsockname()[:2])
         return self.listening
 
@@ -95,7 +101,8 @@ class Slot:
         """Until cancelled; started with the bound endpoint. Raises ApplianceError if taken."""
         bound = await self.listen()
         assert self._listener is not None
-        emit(_log, logging.INFO, "slot_listening", slot=str(bound), peer=self.spec.peer_id)
+        level = logging.DEBUG if self.peer_id is None else logging.INFO
+        emit(_log, level, "slot_listening", slot=str(bound), peer=self.peer_id)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(supervised, self._host.telemetry, "slot", self._keep_path)
@@ -104,117 +111,58 @@ class Slot:
         finally:
             self.close()
 
-    # --- the path
+    # --- what differs
 
     async def _keep_path(self) -> None:
-        backoff = Backoff(SLOT_FIRST, SLOT_CEILING)
-        while True:
-            self.state = "connecting"
-            try:
-                conn = await self._find_path()
-            except Fault as fault:
-                self.state, self.failure = "waiting", fault
-                delay = backoff.failed(self._rng)
-                emit(
-                    _log,
-                    logging.WARNING,
-                    "slot_unreachable",
-                    slot=str(self.listening),
-                    peer=self.spec.peer_id,
-                    reason=fault.reason.value,
-                    detail=fault.detail,
-                    retry_in_s=round(delay, 1),
-                )
-                await trio.sleep(delay)
-                continue
-            backoff.succeeded()
-            self.failure, self.state = None, "open"
-            self._path = conn
-            self._have_path.set()
+        """Never returns: `_hold_path` again and again."""
+        raise NotImplementedError
+
+    def _somebody_is_there(self) -> bool:
+        """Whether a node that dials now is to wait for a path."""
+        return True
+
+    def _may_open(self) -> bool:
+        """Whether the node that waited for a path may have a stream on it."""
+        return True
+
+    def _stream_ended(self, lasted: float) -> None:
+        """The node's stream to the peer is over."""
+
+    # --- the path
+
+    async def _hold_path(self, way: PeerPath, backoff: Backoff) -> None:
+        """Find a connection and keep it until it is gone or a better one stands. Raises Fault."""
+        self.state = "connecting"
+        conn = await way.find()
+        backoff.succeeded()
+        self.failure, self.state = None, "open"
+        self._path = conn
+        self._have_path.set()
+        try:
             with conn.held():
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._tell_first_byte, conn)
-                    await self._until_better(conn)
+                    nursery.start_soon(tell_first_byte, conn)
+                    await way.until_better(conn)
                     nursery.cancel_scope.cancel()
+        finally:
             self._path = None
             self._have_path = trio.Event()
 
-    async def _tell_first_byte(self, conn: Connection) -> None:
-        """How long it took from the relayed connection to the first byte on the direct one."""
-        if conn.relayed or conn.relayed_at is None:
-            return
-        heard_at = await conn.session.first_byte()
+    async def _pause(self, way: PeerPath, backoff: Backoff, fault: Fault) -> None:
+        """There is no path; wait before the next attempt."""
+        self.state, self.failure = "waiting", fault
+        delay = backoff.failed(self._rng)
         emit(
             _log,
-            logging.INFO,
-            "direct_first_byte",
-            peer=conn.peer_id,
-            time_to_direct_ms=round((heard_at - conn.relayed_at) * 1000, 1),
+            logging.WARNING,
+            "slot_unreachable",
+            slot=str(self.listening),
+            peer=way.peer_id,
+            reason=fault.reason.value,
+            detail=fault.detail,
+            retry_in_s=round(delay, 1),
         )
-
-    async def _until_better(self, conn: Connection) -> None:
-        """Until the path is gone, or a direct one stands beside a relayed one."""
-
-        async def direct() -> None:
-            await self._host.wait_direct(self.spec.peer_id)
-            nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            if conn.relayed:
-                nursery.start_soon(direct)
-            await conn.session.closed.wait()
-            nursery.cancel_scope.cancel()
-
-    async def _find_path(self) -> Connection:
-        """A connection that may carry a Kaspa stream. Raises Fault."""
-        if self.spec.peer_id == self._host.peer_id:
-            raise Refused(Reason.SELF_DIAL, "this peer id is our own")
-        if (standing := self._host.direct_to(self.spec.peer_id)) is not None:
-            return standing
-        fault = Fault(Reason.NO_PATH, "no relay is known for this peer")
-        for relay in self.spec.relays:
-            try:
-                relayed = await self._through(relay)
-            except Fault as error:
-                fault = error
-                continue
-            except StreamReset as error:
-                fault = Fault(Reason.CONNECTION_LOST, str(error))
-                continue
-            conn = await self._upgraded(relayed)
-            if conn is not None:
-                return conn
-            if relayed.closed:
-                reason = relayed.session.closed_reason or Reason.CONNECTION_LOST
-                fault = Fault(reason, "the relayed connection ended before a direct one stood")
-                continue
-            if may_carry(relayed):
-                return relayed
-            await relayed.session.close(Reason.RELAY_LIMIT_TOO_SMALL)
-            fault = Refused(
-                Reason.RELAY_LIMIT_TOO_SMALL, "no direct connection, and the relay's limit is small"
-            )
-        raise fault
-
-    async def _through(self, relay: Relay) -> Connection:
-        via = await self._host.connect(relay.endpoint, relay.peer_id)
-        with via.held():
-            # Our observed address comes from the relay; the punch needs it.
-            with trio.move_on_after(IDENTIFY_DEADLINE):
-                await via.identified.wait()
-            return await dial_through(self._host, via, self.spec.peer_id)
-
-    async def _upgraded(self, relayed: Connection) -> Connection | None:
-        """The direct connection, if it comes within the deadline and before the relayed one ends.
-
-        The side that received the circuit starts the punch; all there is to do here is to wait.
-        """
-        with trio.move_on_after(self._direct_deadline), relayed.held():
-            await self._until_better(relayed)
-        direct = self._host.direct_to(self.spec.peer_id)
-        if direct is not None:
-            direct.relayed_at = relayed.opened_at
-        return direct
+        await trio.sleep(delay)
 
     # --- the node's side
 
@@ -234,7 +182,10 @@ class Slot:
             if self._in_use or self._streams.draining:
                 # One stream a peer: the other end would refuse a second one anyway.
                 reason = Reason.PEER_HAS_STREAM if self._in_use else Reason.SHUTTING_DOWN
-                refuse(self._host.telemetry, "slot", Refused(reason), peer=self.spec.peer_id)
+                refuse(self._host.telemetry, "slot", Refused(reason), peer=self.peer_id)
+                node.reset()
+                continue
+            if not self._somebody_is_there():
                 node.reset()
                 continue
             if self._waiting is not None:
@@ -255,19 +206,24 @@ class Slot:
                 self._waiting = None
             if conn is None:
                 fault = Refused((self.failure or Fault(Reason.NO_PATH)).reason, "no path in time")
-                refuse(self._host.telemetry, "slot", fault, peer=self.spec.peer_id)
+                refuse(self._host.telemetry, "slot", fault, peer=self.peer_id)
+                node.reset()
+                return
+            if not self._may_open():
                 node.reset()
                 return
             self._in_use = True
+            began = trio.current_time()
             try:
                 stream = conn.open(PROTOCOL)
                 await self._streams.carry(node, stream, conn, "outbound", str(self.listening))
             finally:
                 self._in_use = False
+                self._stream_ended(trio.current_time() - began)
 
         well = False
         try:
-            well = await guarded(self._host.telemetry, "slot", self.spec.peer_id, serve)
+            well = await guarded(self._host.telemetry, "slot", self.peer_id or "-", serve)
         finally:
             if not well:
                 node.reset()
@@ -279,6 +235,34 @@ class Slot:
                 await self._have_path.wait()
             return self._path
         return None
+
+
+class Slot(ListeningSlot):
+    """A slot for a peer that the declaration names; it never changes."""
+
+    origin = "declared"
+
+    def __init__(
+        self,
+        spec: SlotSpec,
+        host: Host,
+        streams: KaspaStreams,
+        rng: random.Random,
+        *,
+        direct_deadline: float,
+    ) -> None:
+        super().__init__(spec.listen, host, streams, rng, direct_deadline=direct_deadline)
+        self.spec = spec
+        self._way = PeerPath(host, spec.peer_id, spec.relays, direct_deadline=direct_deadline)
+        self.way = self._way
+
+    async def _keep_path(self) -> None:
+        backoff = Backoff(SLOT_FIRST, SLOT_CEILING)
+        while True:
+            try:
+                await self._hold_path(self._way, backoff)
+            except Fault as fault:
+                await self._pause(self._way, backoff, fault)
 
 
 async def _listen(endpoint: Endpoint) -> trio.socket.SocketType:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from appliance.declaration.flags import add_run_flags, apply_run_flags
 
 if TYPE_CHECKING:
-    from appliance.app import Appliance
+    from appliance.composition import Appliance
 
 HELP = "Run the appliance in the foreground until Ctrl-C, ready for systemd."
 
@@ -79,6 +79,13 @@ def _ourselves() -> str:
     return shlex.quote(os.path.relpath(program))
 
 
+def _slots_of_the_book(appliance: Appliance) -> Iterator[str]:
+    places = [str(slot.listening) for slot in appliance.slots if slot.origin == "book"]
+    if places:
+        until = f" to {places[-1]}" if len(places) > 1 else ""
+        yield f"  slots     {places[0]}{until}: private peers that are found"
+
+
 def _introduce(appliance: Appliance, file: str) -> None:
     """Who we are and how to look at us, in a few lines on standard output."""
     declaration, role = appliance.declaration, appliance.role
@@ -90,7 +97,8 @@ def _introduce(appliance: Appliance, file: str) -> None:
         f"  role      {role.effective}: {role.evidence}",
         f"  listens   {listening}",
         f"  node      {node}",
-        *(f"  slot      {s.listening} reaches {s.spec.peer_id}" for s in appliance.slots),
+        *(f"  slot      {s.listening} reaches {s.peer_id}" for s in appliance.slots if s.peer_id),
+        *_slots_of_the_book(appliance),
         f"  look      {_ourselves()} status {shlex.quote(file)}",
     ]
     if appliance.plan.kaspad is not None:

@@ -49,6 +49,10 @@ class RelayAddress:
         return f"/{family}/{self.endpoint.host}/tcp/{self.endpoint.port}/p2p/{self.peer_id}"
 
 
+NodePeer = Endpoint | RelayAddress
+"""A node to ask for others: a Kaspa listener, or a libp2p one with its peer id."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrivatePeer:
     """A peer without a dialable address; `via` is its relay, None: any relay that we use."""

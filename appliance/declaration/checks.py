@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
-from appliance.declaration.addresses import is_assignable
+from appliance.declaration.addresses import NodePeer, is_assignable
 from appliance.declaration.model import Declaration
 from appliance.network import Endpoint
 from appliance.policy.reach import is_private
@@ -35,6 +35,7 @@ def problems(declaration: Declaration) -> Iterator[Problem]:
     yield from _ports(declaration)
     yield from _collisions(declaration)
     yield from _node(declaration)
+    yield from _asked(declaration)
     yield from _role(declaration)
     yield from _relays_and_peers(declaration)
     yield from _external(declaration)
@@ -101,6 +102,29 @@ def _collisions(declaration: Declaration) -> Iterator[Problem]:
         reported.add((path_a, path_b))
         message = f"{name_b} on {b} ({path_b}) and {name_a} on {a} ({path_a}) collide"
         yield Problem((path_b, path_a), message)
+
+
+def _asked(declaration: Declaration) -> Iterator[Problem]:
+    """Whom we ask for addresses."""
+    node = declaration.node
+    seen: dict[NodePeer, int] = {}
+    for index, peer in enumerate(node.peers):
+        path = f"node.peers[{index}]"
+        if isinstance(peer, Endpoint) and (not is_assignable(peer.host) or peer.port == 0):
+            yield Problem((path,), f"{peer} cannot be dialled")
+        if peer in seen:
+            yield Problem((path,), f"is the same node as node.peers[{seen[peer]}]")
+        seen.setdefault(peer, index)
+    if node.rpc is None:
+        return
+    if node.kind == "embedded":
+        message = "only a kaspad has an RPC; the embedded node is asked without it"
+        yield Problem(("node.rpc", "node.kind"), message)
+    elif node.rpc.port == 0 or not (
+        # What follows from a wrong p2p is said there.
+        is_assignable(node.rpc.host) or node.rpc.host == node.dial.host
+    ):
+        yield Problem(("node.rpc",), f"{node.rpc} cannot be dialled")
 
 
 def _node(declaration: Declaration) -> Iterator[Problem]:

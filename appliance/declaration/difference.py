@@ -19,7 +19,13 @@ from appliance.sizing.profile import Profile
 
 SCHEMA: Final = "appliance.diff/v1"
 
-PEERS: Final = ("bridge.relays", "bridge.peers", "node.addpeer", "node.connect")
+PEERS: Final = (
+    "node.peers",
+    "bridge.relays",
+    "bridge.peers",
+    "node.addpeer",
+    "node.connect",
+)
 """Lists of others: what is told of them is who came and who went."""
 
 _LABELS: Final = ("description", "source")

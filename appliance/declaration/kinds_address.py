@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from appliance.declaration.addresses import PEER_ID_PATTERN, PrivatePeer, RelayAddress
+from appliance.declaration.addresses import PEER_ID_PATTERN, NodePeer, PrivatePeer, RelayAddress
 from appliance.declaration.kinds import Kind, Reading, Schema
 from appliance.declaration.nodes import Node, Scalar, quote
 from appliance.network import Endpoint
@@ -53,6 +53,17 @@ def relay_kind() -> Kind:
 def peer_kind() -> Kind:
     pattern = rf"{PEER_ID_PATTERN}|{_RELAY}/p2p-circuit/p2p/{PEER_ID_PATTERN}"
     return Parsed("a peer id, or RELAY/p2p-circuit/p2p/PEERID", pattern, PrivatePeer.parse)
+
+
+def node_peer_kind() -> Kind:
+    """A Kaspa listener, `ip:port`, or a libp2p one, `/ip4|ip6/IP/tcp/PORT/p2p/PEERID`."""
+    pattern = rf"(?:{_IP4}|\[{_IP6}\]):[0-9]{{1,5}}|{_RELAY}"
+    return Parsed("IP:PORT, or a multiaddr with /p2p/PEERID", pattern, parse_node_peer)
+
+
+def parse_node_peer(text: str) -> NodePeer:
+    """Raises ValueError."""
+    return RelayAddress.parse(text) if text.startswith("/") else parse_endpoint(text)
 
 
 def parse_endpoint(text: str, default_port: int | None = None) -> Endpoint:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+from appliance.declaration.addresses import NodePeer
 from appliance.declaration.hardware import (
     DETECT,
     NAME_NOUN,
@@ -26,9 +27,10 @@ from appliance.declaration.kinds import (
     Section,
     Text,
 )
-from appliance.declaration.kinds_address import endpoint_kind
+from appliance.declaration.kinds_address import endpoint_kind, node_peer_kind
 from appliance.declaration.model_bridge import BridgeSpec, RelaySpec
 from appliance.declaration.model_caps import CapsSpec
+from appliance.declaration.model_discovery import DiscoverySpec
 from appliance.declaration.secrets import SecretFile, SecretFileKind
 from appliance.declaration.settings import NETWORK, Computed, Setting, Values
 from appliance.network import Endpoint, Network
@@ -41,6 +43,7 @@ __all__ = [
     "CapsSpec",
     "ControlSpec",
     "Declaration",
+    "DiscoverySpec",
     "HardwareSpec",
     "IdentitySpec",
     "LogSpec",
@@ -55,11 +58,26 @@ API_VERSION: Final = "appliance/v1"
 KIND: Final = "Appliance"
 
 MAX_NODE_PEERS: Final = 256
+MAX_ASKED_FIRST: Final = 64
+
+
+def _dialled(listener: Endpoint) -> Endpoint:
+    """Where a listener of this machine is dialled from this machine."""
+    if not ipaddress.ip_address(listener.host).is_unspecified:
+        return listener
+    return Endpoint("::1" if listener.is_ipv6 else "127.0.0.1", listener.port)
 
 
 # The computed defaults. `values` holds the fields read or filled so far, by path.
 def _node_p2p(values: Values) -> Endpoint:
     return Endpoint("127.0.0.1", values["network"].p2p_port)
+
+
+def _node_rpc(values: Values) -> Endpoint | None:
+    """A kaspad elsewhere serves its RPC on loopback only, unless told otherwise."""
+    if values["node.kind"] != "kaspad":
+        return None
+    return Endpoint(_dialled(values["node.p2p"]).host, values["network"].rpc_port)
 
 
 def _state_dir(values: Values) -> Path:
@@ -148,6 +166,34 @@ class NodeSpec:
             example="127.0.0.1:16111",
         ),
     ]
+    rpc: Annotated[
+        Endpoint | None,
+        Setting(
+            OrNone(endpoint_kind()),
+            "Where kaspad serves gRPC: it is asked for the addresses that it knows. Nothing else "
+            "depends on it.",
+            default=Computed(
+                "the network's RPC port on the host of `p2p`; for a remote node and the embedded "
+                "one: none",
+                _node_rpc,
+                (*NETWORK, "node.kind", "node.p2p"),
+            ),
+            because="kaspad's default port, which it serves on loopback only",
+            unit="IP:PORT",
+            example="127.0.0.1:16110",
+        ),
+    ]
+    peers: Annotated[
+        tuple[NodePeer, ...],
+        Setting(
+            ListOf(node_peer_kind(), MAX_ASKED_FIRST),
+            "Nodes to ask first who else is there: a Kaspa listener, or an appliance (or a "
+            "relay-capable kaspad) by its multiaddr. One is enough to find the others.",
+            default=(),
+            unit="IP:PORT or multiaddr",
+            example='["203.0.113.9:16111"]',
+        ),
+    ]
     addpeer: Annotated[
         tuple[Endpoint, ...],
         Setting(
@@ -173,9 +219,7 @@ class NodeSpec:
     @property
     def dial(self) -> Endpoint:
         """Where the bridge dials the node: `p2p`, or loopback if that is an unspecified address."""
-        if not ipaddress.ip_address(self.p2p.host).is_unspecified:
-            return self.p2p
-        return Endpoint("::1" if self.p2p.is_ipv6 else "127.0.0.1", self.p2p.port)
+        return _dialled(self.p2p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +355,9 @@ class Declaration:
     node: Annotated[NodeSpec, Setting(Section(NodeSpec), NodeSpec.__doc__ or "", default=None)]
     bridge: Annotated[
         BridgeSpec, Setting(Section(BridgeSpec), BridgeSpec.__doc__ or "", default=None)
+    ]
+    discovery: Annotated[
+        DiscoverySpec, Setting(Section(DiscoverySpec), DiscoverySpec.__doc__ or "", default=None)
     ]
     caps: Annotated[CapsSpec, Setting(Section(CapsSpec), CapsSpec.__doc__ or "", default=None)]
     state: Annotated[StateSpec, Setting(Section(StateSpec), StateSpec.__doc__ or "", default=None)]

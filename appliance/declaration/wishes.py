@@ -10,7 +10,7 @@ from appliance.sizing.model import Wishes
 
 def wishes(declaration: Declaration) -> Wishes:
     """`relay_mode: auto` counts as relaying: it may begin at any time."""
-    node, bridge = declaration.node, declaration.bridge
+    node, bridge, found = declaration.node, declaration.bridge, declaration.discovery
     own = (
         (field.name, f"caps.{field.name}", getattr(declaration.caps, field.name))
         for field in dataclasses.fields(declaration.caps)
@@ -28,7 +28,8 @@ def wishes(declaration: Declaration) -> Wishes:
         relay=bridge.relay_mode != "off",
         node=node.kind,
         peers=len(bridge.peers),
-        relays=len(bridge.relays),
+        # One more while one is exchanged for another.
+        relays=max(len(bridge.relays), found.relays_wanted + 1 if found.enabled else 0),
         listeners=len(bridge.listen),
         dials=len(node.connect or node.addpeer),
         caps={name: value for name, (_, value) in said.items()},

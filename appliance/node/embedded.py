@@ -66,7 +66,8 @@ class PeerInfo:
 
 class EmbeddedNode:
     """`retry` is kaspad's 30 s unless told otherwise: a laboratory cannot wait half a minute for a
-    node that was started later, and slots are on loopback, where a dial costs nobody anything.
+    node that was started later, and slots are on loopback, where a dial costs nobody anything. For
+    their sake `most_doublings` may be fewer, too: whoever hangs up may have found somebody since.
 
     `claim` is asked whenever something is said of us: what the appliance can claim at that moment,
     if anything. It takes the place of `external`, the plain address.
@@ -80,6 +81,7 @@ class EmbeddedNode:
         *,
         lab_payload: int = 0,
         retry: float = STOCK_RETRY,
+        most_doublings: int = MAX_DOUBLINGS,
         inbound_limit: int = INBOUND_LIMIT,
         external: Endpoint | None = None,
         claim: Callable[[], Claim | None] = lambda: None,
@@ -92,6 +94,7 @@ class EmbeddedNode:
         self.listen = listen
         self.addpeers = tuple(dict.fromkeys(addpeers))
         self._retry = retry
+        self._most_doublings = most_doublings
         self._inbound_limit = inbound_limit
         self._clock = clock or TrioClock()
         self._rng = rng or random.SystemRandom()
@@ -224,14 +227,14 @@ class EmbeddedNode:
         """kaspad's `--addpeer`: for ever, with its back-off."""
         failures = 0
         while True:
-            dial = _Dial()
+            dial = _Dial(first=failures == 0)
             connections.start_soon(self._dial, address, dial)
             await dial.ended.wait()
             delay = self._retry
             if dial.ready:
                 failures = 0
             else:
-                delay *= 2 ** min(failures, MAX_DOUBLINGS)
+                delay *= 2 ** min(failures, self._most_doublings)
                 failures += 1
             await trio.sleep(delay)
 
@@ -242,19 +245,20 @@ class EmbeddedNode:
                 connected = await trio.open_tcp_stream(address.host, address.port)
             dial.ready = await self.dial_stream(owned(connected), address)
         except trio.TooSlowError:
-            self._dial_failed(address, Reason.DIAL_TIMEOUT, "no connection in time")
+            self._dial_failed(address, dial, Reason.DIAL_TIMEOUT, "no connection in time")
         except OSError as error:
-            self._dial_failed(address, Reason.DIAL_FAILED, error.strerror or str(error))
+            self._dial_failed(address, dial, Reason.DIAL_FAILED, error.strerror or str(error))
         except (StreamReset, Fault) as error:
-            self._dial_failed(address, Reason.DIAL_FAILED, str(error))
+            self._dial_failed(address, dial, Reason.DIAL_FAILED, str(error))
         finally:
             dial.ended.set()
 
-    def _dial_failed(self, address: Endpoint, reason: Reason, detail: str) -> None:
+    def _dial_failed(self, address: Endpoint, dial: _Dial, reason: Reason, detail: str) -> None:
+        """Only the first of several in a row is news: vacant slots are dialled for ever."""
         self._acquaintances.failed(address)
         emit(
             _log,
-            logging.INFO,
+            logging.INFO if dial.first else logging.DEBUG,
             "kaspa_dial_failed",
             remote=str(address),
             reason=reason.value,
@@ -313,8 +317,9 @@ class EmbeddedNode:
 
 
 class _Dial:
-    """A dial under way, and whether it got as far as `ready`."""
+    """A dial under way, and whether it got as far as `ready`. `first`: the one before did."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first: bool) -> None:
+        self.first = first
         self.ended = trio.Event()
         self.ready = False

@@ -112,7 +112,7 @@ async def answer(stream: Http2Stream, serve: Callable[[GrpcCall], Awaitable[None
 
 
 @asynccontextmanager
-async def dial(stream: ByteStream, authority: str) -> AsyncIterator[GrpcCall]:
+async def dial(stream: ByteStream, authority: str, path: bytes = PATH) -> AsyncIterator[GrpcCall]:
     """The client's side: a connection with the one call on it, over `stream`, which it owns.
 
     The call may be used once the server's headers are there. Raises StreamReset if they do not come
@@ -123,7 +123,7 @@ async def dial(stream: ByteStream, authority: str) -> AsyncIterator[GrpcCall]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
         try:
-            http_stream = connection.open_stream(_request(authority))
+            http_stream = connection.open_stream(_request(authority, path))
             with trio.move_on_after(RESPONSE_TIMEOUT) as waiting:
                 headers = dict(await http_stream.wait_headers())
             if waiting.cancelled_caught:
@@ -137,12 +137,12 @@ async def dial(stream: ByteStream, authority: str) -> AsyncIterator[GrpcCall]:
         raise failure
 
 
-def _request(authority: str) -> Headers:
+def _request(authority: str, path: bytes) -> Headers:
     return (
         (b":method", b"POST"),
         (b":scheme", b"http"),
         (b":authority", authority.encode()),
-        (b":path", PATH),
+        (b":path", path),
         (b"te", b"trailers"),
         (b"content-type", _CONTENT_TYPE),
         _ACCEPT,

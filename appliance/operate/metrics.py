@@ -60,6 +60,24 @@ class PunchMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoveryMetrics:
+    """The search for relays and private peers since the start."""
+
+    book: Mapping[str, int] = field(default_factory=dict)
+    """What the address book holds, by kind."""
+    asked: Mapping[str, int] = field(default_factory=dict)
+    """Exchanges that we began, by way; `answered` too."""
+    answered: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
+    served: int = 0
+    records: Mapping[str, int] = field(default_factory=dict)
+    """Signed records heard, by what became of them."""
+    records_rejected: Mapping[Reason, int] = field(default_factory=dict)
+    addresses: Mapping[str, int] = field(default_factory=dict)
+    """Addresses heard, by what became of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
     """Everything that is counted, at one moment. Counters never go back while the process lives."""
 
@@ -86,6 +104,7 @@ class MetricsSnapshot:
     reservations_held: int = 0  # ours, at relays
     slots: Mapping[str, int] = field(default_factory=dict)
     """By state, as in the status document."""
+    discovery: DiscoveryMetrics | None = None  # None: switched off, and not shown
     fds: Usage = _UNUSED
 
 
@@ -110,6 +129,8 @@ class _Collector:
         yield from _relay_service(snapshot)
         yield from _hole_punching(snapshot.punch)
         yield from _appliance(snapshot)
+        if snapshot.discovery is not None:
+            yield from _discovery(snapshot.discovery)
 
 
 def _relay_service(snapshot: MetricsSnapshot) -> Iterator[Metric]:
@@ -271,6 +292,35 @@ def _appliance(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     )
     yield _gauge("open_fds", "Open file descriptors.", (), {(): snapshot.fds.used})
     yield _gauge("max_fds", "Limit of open file descriptors.", (), {(): snapshot.fds.cap})
+
+
+def _discovery(found: DiscoveryMetrics) -> Iterator[Metric]:
+    def by(label: str, name: str, text: str, counts: Mapping[str, int]) -> Metric:
+        return _own(name, text, (label,), {(key,): count for key, count in counts.items()})
+
+    book = {(kind,): count for kind, count in found.book.items()}
+    yield _gauge("book_entries", "What the address book holds, by kind.", ("kind",), book)
+    yield by("way", "gossip_asked_total", "Exchanges that we began, by way.", found.asked)
+    yield by(
+        "way", "gossip_answered_total", "Exchanges of ours that were answered.", found.answered
+    )
+    yield _own(
+        "gossip_failed_total",
+        "Exchanges of ours that failed, by way and reason.",
+        ("way", "reason"),
+        {(way, reason.value): count for (way, reason), count in found.failed.items()},
+    )
+    yield _own(
+        "gossip_served_total", "Exchanges of others that we answered.", (), {(): found.served}
+    )
+    yield by("outcome", "gossip_records_total", "Signed records heard, by outcome.", found.records)
+    yield _own(
+        "gossip_records_rejected_total",
+        "Signed records refused, by reason.",
+        ("reason",),
+        {(reason.value,): count for reason, count in found.records_rejected.items()},
+    )
+    yield by("outcome", "gossip_addresses_total", "Addresses heard, by outcome.", found.addresses)
 
 
 def _streams(snapshot: MetricsSnapshot) -> Iterator[Metric]:

@@ -57,6 +57,7 @@ class ReservationStatus:
     limit_s: int | None = None  # of one circuit; None: no limit announced
     limit_bytes: int | None = None  # of one circuit and direction; None: no limit announced
     failure: str | None = None  # reason code of the last failed attempt
+    origin: str = "declared"  # who named the relay: declared or book
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,11 @@ class SlotStatus:
     """A local port behind which a private peer stands."""
 
     slot: str  # ip:port
-    peer: str
-    state: str  # idle, connecting, open, waiting
-    failure: str | None = None  # reason code of the last failure
+    peer: str  # empty while it is vacant
+    state: str  # idle, connecting, open, waiting, vacant
+    failure: str | None = None  # reason code of the last failure, or why it is vacant
+    origin: str = "declared"  # who says whom it reaches: declared or book
+    relay: str | None = None  # through which the peer was met, ip:port
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,18 @@ class PunchStatus:
     succeeded: int = 0
     failed: int = 0
     by_cause: Mapping[str, int] = field(default_factory=dict)  # failures by reason code
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryStatus:
+    """What the search for relays and private peers has found, and how busy it was."""
+
+    known: int = 0  # addresses in the book
+    relays: int = 0
+    private: int = 0  # peers without a dialable address
+    asked: int = 0  # exchanges that we began
+    answered: int = 0  # of those
+    served: int = 0  # exchanges of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +162,7 @@ class Status:
     inbound: InboundStatus = InboundStatus()
     outbound: tuple[OutboundStatus, ...] = ()
     slots: tuple[SlotStatus, ...] = ()
+    discovery: DiscoveryStatus | None = None  # None: the declaration switched it off
     punch: PunchStatus = PunchStatus()
     fds: FdStatus = FdStatus()
     faults: tuple[FaultStatus, ...] = ()

@@ -56,7 +56,13 @@ def _lines(status: Status, now: float) -> Iterator[str]:
         text = f"via relays that we do not know {_of(inbound.unknown_relay)}"
         yield from _wrap("", text, indent=_LABEL + 2)
     yield from _rows("outbound", "none", [_outbound(stream) for stream in status.outbound])
-    yield from _rows("slots", "none", [_slot(slot) for slot in status.slots])
+    yield from _rows("slots", "none", list(_slots(status.slots)))
+    if (found := status.discovery) is not None:
+        yield from _wrap(
+            "found",
+            f"{found.known} addresses, {found.relays} relays, {found.private} private peers; "
+            f"asked {found.asked} times, answered {found.answered}, served {found.served}",
+        )
     punch = status.punch
     causes = ", ".join(f"{cause} {count}" for cause, count in punch.by_cause.items())
     yield from _wrap(
@@ -106,7 +112,8 @@ def _relay(relay: RelayStatus) -> str:
 
 
 def _reservation(item: ReservationStatus, now: float) -> str:
-    parts = [f"{_short(item.relay)} {item.state}"]
+    found = " (found)" if item.origin == "book" else ""
+    parts = [f"{_short(item.relay)}{found} {item.state}"]
     if item.expires is not None:
         left = item.expires - now
         parts.append(f"{human_seconds(left)} left" if left > 0 else "expired")
@@ -129,9 +136,24 @@ def _outbound(item: OutboundStatus) -> str:
     )
 
 
+def _slots(slots: Iterable[SlotStatus]) -> Iterator[str]:
+    """Those that lead to somebody one by one, the vacant ones together."""
+    vacant: dict[str | None, list[str]] = {}
+    for item in slots:
+        if item.peer:
+            yield _slot(item)
+        else:
+            vacant.setdefault(item.failure, []).append(item.slot)
+    for failure, places in vacant.items():
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        why = f" ({failure})" if failure else ""
+        yield f"{places[0]}{more}: vacant{why}"
+
+
 def _slot(item: SlotStatus) -> str:
     why = f" ({item.failure})" if item.failure else ""
-    return f"{item.slot} for {_short(item.peer)}: {item.state}{why}"
+    found = " (found)" if item.origin == "book" else ""
+    return f"{item.slot} for {_short(item.peer)}{found}: {item.state}{why}"
 
 
 def _fault(item: FaultStatus, now: float) -> str:

@@ -277,7 +277,9 @@ async def test_a_relay_that_speaks_no_hop_is_a_failure(world: World) -> None:
     other, host = await world.host(), await world.host()
     keeper = keeping(world, host, endpoint_of(other), other.peer_id)
     await Outcomes(keeper).wait(succeeded=False)
-    assert keeper.relays[other.peer_id].state == "failed"
+    state = keeper.relays[other.peer_id]
+    assert state.state == "failed"
+    assert state.failure is not None and state.failure.reason is Reason.UNSUPPORTED_PROTOCOL
     assert await ping(await world.connect(host, other))
 
 

@@ -16,7 +16,7 @@ from appliance.bridge.host import Host
 from appliance.bridge.identity import Identity
 from appliance.bridge.kaspa import KaspaStreams
 from appliance.bridge.puncher import Puncher
-from appliance.bridge.slots import Relay, Slot, SlotSpec
+from appliance.bridge.slots import ListeningSlot, Relay, Slot, SlotSpec
 from appliance.dataplane.tcp import TcpStream
 from appliance.errors import ApplianceError, StreamReset
 from appliance.network import Endpoint
@@ -80,7 +80,7 @@ def way(relay: RelayHost) -> Relay:
 
 
 @asynccontextmanager
-async def dialled(slot: Slot) -> AsyncIterator[TcpStream]:
+async def dialled(slot: ListeningSlot) -> AsyncIterator[TcpStream]:
     """What our node gets when it dials the slot; at the end it goes without a word."""
     connected = await trio.open_tcp_stream(slot.listening.host, slot.listening.port)
     node = TcpStream(connected.socket)
@@ -106,7 +106,7 @@ async def hung_up(node: TcpStream, within: float = 10.0) -> None:
         await node.receive_some()
 
 
-async def turned_away(slot: Slot) -> None:
+async def turned_away(slot: ListeningSlot) -> None:
     """A dial is reset at once, perhaps before it knows that it was connected."""
     with pytest.raises((OSError, StreamReset)):
         async with dialled(slot) as node:

@@ -41,6 +41,7 @@ HARMLESS: Final = {
     "bridge.slots": "a port for each private peer",
     "caps.outbound_private": "a number of private peers",
     "caps.unknown_relay_inbound": "a number of private peers",
+    "discovery.relays_wanted": "a number of relays, held while we are private",
 }
 
 

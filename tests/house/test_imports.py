@@ -15,6 +15,7 @@ TIERS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"declaration"}),
     frozenset({"dataplane"}),
     frozenset({"bridge", "node", "operate", "image", "lab"}),
+    frozenset({"discovery"}),
     frozenset({"app"}),
     frozenset({"cli"}),
 )
@@ -29,6 +30,7 @@ LOOSE: Final = {
     "events": "base",
     "network": "base",
     "app": "app",
+    "composition": "app",
     "startup": "app",
     "reporting": "app",
     "__main__": "cli",
@@ -40,7 +42,10 @@ PURE: Final = frozenset({"wire", "policy", "addresses", "sizing"})
 DOORS: Final = {
     "sizing/detect.py": "describes the running machine as a hardware profile",
     "sizing/detect_line.py": "the same for its internet line",
-    "addresses/store.py": "the directory of the store: its lock, its making, its refusals",
+    "addresses/opening.py": "the directory of the store: its lock, its making, its refusals",
+    "addresses/store.py": "the book over the store",
+    "addresses/kaspad_db.py": "copies a kaspad's database and reads the copy",
+    "addresses/listing.py": "reads a book that another process has open",
     "addresses/rocks.py": "the RocksDB store",
 }
 ACTING: Final = frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import socket
 from ipaddress import IPv4Address, ip_address
 
@@ -106,6 +107,41 @@ async def test_a_node_that_starts_late_and_one_that_restarts_are_found() -> None
                     await log.wait("kaspa_handshake", count=times)
                     nursery.cancel_scope.cancel()
     assert {entry["reason"] for entry in log.all("kaspa_dial_failed")} == {"dial-failed"}
+
+
+@pytest.mark.parametrize(
+    ("most_doublings", "waits"), [(0, [5, 5, 5, 5]), (1, [5, 10, 10, 10]), (4, [5, 10, 20, 40])]
+)
+async def test_how_long_it_waits_between_dials_that_fail(
+    most_doublings: int, waits: list[float], autojump_clock: trio.testing.MockClock
+) -> None:
+    nobody = Endpoint("127.0.0.1", 1)
+    at: list[float] = []
+    with journal() as log:
+        async with running(nobody, retry=5, most_doublings=most_doublings):
+            for count in range(1, 6):
+                await log.wait("kaspa_dial_failed", count=count, within=100)
+                at.append(trio.current_time())
+    assert [later - earlier for earlier, later in itertools.pairwise(at)] == pytest.approx(waits)
+
+
+async def test_of_dials_that_fail_in_a_row_one_is_news(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "appliance.node.embedded")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        at = Endpoint("127.0.0.1", probe.getsockname()[1])
+    with journal() as log:
+        async with running(at, retry=0.02):
+            await log.wait("kaspa_dial_failed", count=3)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(EmbeddedNode(Network.SIMNET, at).run)
+                await log.wait("kaspa_handshake", count=2)
+                before = len(log.all("kaspa_dial_failed"))
+                nursery.cancel_scope.cancel()
+            await log.wait("kaspa_dial_failed", count=before + 3)
+    failed = [one.levelno for one in caplog.records if one.getMessage() == "kaspa_dial_failed"]
+    assert failed[:3] == [logging.INFO, logging.DEBUG, logging.DEBUG]
+    assert failed[before : before + 3] == [logging.INFO, logging.DEBUG, logging.DEBUG]
 
 
 async def test_stopping_takes_less_than_two_seconds_and_leaves_nothing_open() -> None:

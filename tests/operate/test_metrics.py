@@ -16,6 +16,7 @@ from appliance.network import Endpoint
 from appliance.operate import metrics_http
 from appliance.operate.metrics import (
     MAX_SERIES,
+    DiscoveryMetrics,
     MetricsSnapshot,
     PunchMetrics,
     RelayMetrics,
@@ -53,6 +54,13 @@ SNAPSHOT = MetricsSnapshot(
     inbound={"direct": Usage(1, 8)},
     reservations_held=2,
     slots={"open": 1, "waiting": 2},
+    discovery=DiscoveryMetrics(
+        book={"entries": 40, "relays": 3},
+        asked={"gossip": 5},
+        failed={("kaspa", Reason.DIAL_FAILED): 2},
+        served=7,
+        records_rejected={Reason.MALFORMED_MESSAGE: 1},
+    ),
     fds=Usage(30, 1024),
 )
 
@@ -108,6 +116,11 @@ def test_the_rest_begins_with_our_own_name() -> None:
     refused = (("reason", "inbound-private-full"), ("subject", "kaspa"))
     assert found["kaspa_appliance_refusals_total", refused] == 3
     assert found["kaspa_appliance_slots", (("state", "waiting"),)] == 2
+    assert found["kaspa_appliance_book_entries", (("kind", "relays"),)] == 3
+    assert found["kaspa_appliance_gossip_asked_total", (("way", "gossip"),)] == 5
+    failed = (("reason", "dial-failed"), ("way", "kaspa"))
+    assert found["kaspa_appliance_gossip_failed_total", failed] == 2
+    assert found["kaspa_appliance_gossip_served_total", ()] == 7
     assert found["kaspa_appliance_open_fds", ()] == 30
 
 
