@@ -125,6 +125,7 @@ def _embedded(appliance: Appliance, rng: random.Random) -> EmbeddedNode | None:
         node.p2p,
         dials,
         retry=NODE_RETRY,
+        most_doublings=1,  # a vacant slot hangs up at once, and may have somebody ten seconds later
         timeouts=LIBP2P_TIMEOUTS,
         rng=rng,
         inbound_limit=caps.inbound_direct + caps.inbound_private,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from appliance.errors import ApplianceError
 
-HELP = "Two homes behind NATs and a relay on this one machine; nothing of it stays afterwards."
+HELP = "Homes behind NATs, and relays, on this one machine; nothing of it stays afterwards."
 
 _MAX_DELAY_MS: Final = 200.0
 _MAX_RUNS: Final = 1000

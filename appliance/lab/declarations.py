@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from appliance.lab.scenarios import Scenario
+from appliance.lab.scenarios import TwoHomes
 from appliance.lab.topology import RELAY_IP
 from appliance.network import Network
 
@@ -14,8 +14,13 @@ NODE_PORT: Final = NETWORK.p2p_port
 BRIDGE_PORT: Final = NODE_PORT + 1
 SLOT_PORT: Final = NODE_PORT + 9
 
+_KASPAD: Final = f"""\
+  kind: kaspad
+  p2p: 127.0.0.1:{NODE_PORT}
+"""
 
-def _head(name: str, state: Path, level: str) -> str:
+
+def _head(name: str, state: Path, level: str, node: str = _KASPAD) -> str:
     return f"""\
 apiVersion: appliance/v1
 kind: Appliance
@@ -25,8 +30,7 @@ hardware:
   profile: detect
 network: {NETWORK.value}
 node:
-  kind: kaspad
-  p2p: 127.0.0.1:{NODE_PORT}
+{node}\
 state:
   dir: {state}
 metrics:
@@ -37,12 +41,12 @@ log:
 """
 
 
-def relay_multiaddr(peer_id: str) -> str:
-    """Where the relay is, for the homes' declarations."""
-    return f"/ip4/{RELAY_IP}/tcp/{BRIDGE_PORT}/p2p/{peer_id}"
+def relay_multiaddr(peer_id: str, ip: str = RELAY_IP) -> str:
+    """Where a relay is, for the declarations of others."""
+    return f"/ip4/{ip}/tcp/{BRIDGE_PORT}/p2p/{peer_id}"
 
 
-def relay(scenario: Scenario, state: Path, level: str) -> str:
+def relay(scenario: TwoHomes, state: Path, level: str) -> str:
     """The relay's file: public, with the scenario's circuit limits."""
     return f"""{_head("relay", state, level)}\
 bridge:
@@ -57,7 +61,7 @@ bridge:
 
 
 def home(
-    scenario: Scenario,
+    scenario: TwoHomes,
     name: str,
     state: Path,
     level: str,
@@ -78,3 +82,26 @@ bridge:
   direct_deadline: {scenario.direct_deadline}
   drain: 1
 """
+
+
+def knowing_one_peer(
+    name: str, state: Path, level: str, *, peer: str | None, external: str | None
+) -> str:
+    """The file of an appliance that knows `peer`, a multiaddr, and nobody else.
+
+    With `external`, its address, it is public; else it is a home.
+    """
+    node = f"""\
+  kind: embedded
+  p2p: {"127.0.0.1" if external is None else "0.0.0.0"}:{NODE_PORT}
+"""
+    if peer is not None:
+        node += f'  peers:\n    - "{peer}"\n'
+    text = f"""{_head(name, state, level, node)}\
+bridge:
+  listen: ["0.0.0.0:{BRIDGE_PORT}"]
+  drain: 1
+"""
+    if external is not None:
+        return text + f'  external: ["{external}"]\n'
+    return text + f"  slots: 127.0.0.1:{SLOT_PORT}\n"

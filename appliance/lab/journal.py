@@ -65,10 +65,13 @@ class Journal:
         self.add(Event(round(at, 1), who, name, str(record.get("level", "info")), fields))
         return True
 
+    def now_ms(self) -> float:
+        """Since the start of the run."""
+        return round((time.time() - self.started) * 1000, 1)
+
     def note(self, name: str, **fields: object) -> None:
         """An event of the laboratory itself."""
-        at_ms = round((time.time() - self.started) * 1000, 1)
-        self.add(Event(at_ms, "lab", name, "info", fields))
+        self.add(Event(self.now_ms(), "lab", name, "info", fields))
 
     def add(self, event: Event) -> None:
         """Record an event and wake those who wait."""
@@ -113,6 +116,20 @@ class Journal:
                     raise ScenarioFailed(f"{who} {self.ended[who]}", who)
                 await self._changed.park()
         raise ScenarioFailed(f"{who} did not report {name} within {within:g} s", who)
+
+    async def wait_until(self, condition: Callable[[], bool], *, within: float) -> bool:
+        """Ask again with each event; False when `within` seconds are over.
+
+        Raises ScenarioFailed if any process ends meanwhile.
+        """
+        self.waiting_for = None
+        with trio.move_on_after(within):
+            while not condition():
+                for who, how in self.ended.items():
+                    raise ScenarioFailed(f"{who} {how}", who)
+                await self._changed.park()
+            return True
+        return False
 
 
 def matches(event: Event, fields: Mapping[str, object]) -> bool:

@@ -10,15 +10,6 @@ from appliance.units import human_bytes
 
 Fields = dict[str, Any]
 
-_NAMES: Final = {
-    "lab": "lab",
-    "relay": "relay",
-    "home-a": "home A",
-    "home-b": "home B",
-    "node-a": "node A",
-    "node-b": "node B",
-}
-
 
 def _ms(value: object) -> str:
     return f"{value:.0f} ms" if isinstance(value, int | float) else "? ms"
@@ -26,21 +17,23 @@ def _ms(value: object) -> str:
 
 # Only what moves the story on; everything else is in --json and in the logs.
 _SENTENCES: Final[dict[str, Callable[[Fields], str]]] = {
-    "map_built": lambda _: "two homes, two routers and a relay stand; makes their identities",
+    "map_built": lambda f: f"{f.get('hosts')} hosts and routers stand; makes identities",
     "declared": lambda _: "starts an appliance from its own YAML file on each",
     "ready": lambda f: f"appliance is up, peer …{str(f.get('peer_id'))[-8:]}",
-    "reservation_made": lambda _: "keeps a reservation at the relay",
+    "reservation_made": lambda f: f"keeps a reservation at {f.get('address')}",
+    "relay_kept": lambda f: f"knows of a relay at {f.get('relay')}",
+    "slot_assigned": lambda f: f"knows of peer …{str(f.get('peer'))[-8:]} behind {f.get('relay')}",
     "slot_listening": lambda f: f"offers its node a slot at {f.get('slot')}",
     "relayed_connection": lambda f: (
-        "reaches the other home through the relay"
+        "reaches another home through a relay"
         if f.get("direction") == "outbound"
-        else "is reached by the other home through the relay"
+        else "is reached by another home through a relay"
     ),
     "punch_started": lambda _: "starts to punch a hole",
     "punch_succeeded": lambda f: f"has punched through both NATs in {_ms(f.get('took_ms'))}",
     "punch_failed": lambda f: f"could not punch: {f.get('reason')}",
     "direct_connection": lambda f: f"is connected with {f.get('address')}",
-    "slot_unreachable": lambda f: f"cannot reach the other home yet: {f.get('reason')}",
+    "slot_unreachable": lambda f: f"cannot reach its peer yet: {f.get('reason')}",
     "refused": lambda f: f"refuses: {f.get('reason')}",
     "kaspa_stream": lambda f: (
         f"{'opens' if f.get('direction') == 'outbound' else 'takes'} the Kaspa stream, "
@@ -60,32 +53,48 @@ _SENTENCES: Final[dict[str, Callable[[Fields], str]]] = {
 
 def opening(scenario: Scenario, delay_ms: float) -> str:
     """The first lines of a run."""
-    a, b = scenario.router_a.describe(), scenario.router_b.describe()
-    routers = f"both routers: {a}" if a == b else f"router A: {a}; router B: {b}"
-    return (
-        f"{scenario.name}: {scenario.summary}\n"
-        f"one relay, two homes; {routers}; {delay_ms:g} ms each way\n"
-    )
+    return f"{scenario.name}: {scenario.summary}\n{scenario.setting()}; {delay_ms:g} ms each way\n"
 
 
 def line(message: Fields) -> str | None:
     """One event as a line, or None when it is not part of the story."""
     sentence = _SENTENCES.get(message["event"])
-    # What the relay refuses a home, the home tells better.
-    if sentence is None or (message["who"], message["event"]) == ("relay", "refused"):
+    who = str(message["who"])
+    # What a relay refuses a home, the home tells better; of many relays only that they are there.
+    hidden = who == "relay" and message["event"] == "refused"
+    if sentence is None or hidden or (who.startswith("relay-") and message["event"] != "ready"):
         return None
-    name = _NAMES.get(message["who"], message["who"])
-    return f"{message['at_ms'] / 1000:7.2f} s  {name:<7} {sentence(message)}"
+    return f"{message['at_ms'] / 1000:7.2f} s  {_name(who):<7} {sentence(message)}"
+
+
+def _name(who: str) -> str:
+    kind, _, which = who.partition("-")
+    return f"{kind} {which.upper()}".rstrip()
 
 
 def picture(result: Fields) -> str:
     """The way that the bytes took."""
+    if meetings := result.get("meetings"):
+        return "\n  ".join(_found(result["reservations"], meetings))
     middle = {
         "direct": "══ punched TCP ══",
         "relayed": "── relay ──",
         None: "─✗─",
     }.get(result["path"], "─?─")
     return f"node A ─► slot ─► appliance A {middle} appliance B ─► node B"
+
+
+def _found(reservations: Fields, meetings: list[Fields]) -> list[str]:
+    kept = [
+        f"{_name(home)} keeps reservations at {', '.join(map(_name, relays))}"
+        for home, relays in reservations.items()
+    ]
+    return kept + [
+        f"node {one['dialler'][-1].upper()} ─► slot ─► {_name(one['dialler'])} "
+        f"══ punched TCP ══ {_name(one['dialled'])} ─► node {one['dialled'][-1].upper()}, "
+        f"brought together by {_name(str(one['relay']))}"
+        for one in meetings
+    ]
 
 
 def closing(scenario: Scenario, result: Fields) -> str:
@@ -99,6 +108,8 @@ def closing(scenario: Scenario, result: Fields) -> str:
         return "\n".join(lines)
     if scenario.outcome is Outcome.REFUSED:
         what = f"refused early and clearly: {result['refused']}"
+    elif "found_after_ms" in result:
+        what = f"everything found {result['found_after_ms'] / 1000:.1f} s after the first start"
     else:
         what = (
             f"handshake {result['handshake']}, {human_bytes(result['bytes'])} each way intact, "
@@ -115,7 +126,7 @@ def run_line(number: int, total: int, result: Fields) -> str:
     return (
         f"run {number:>2}/{total}: {verdict}, path {result['path']}, "
         f"direct after {_ms(result['time_to_direct_ms'])}, punch {_ms(result['punch_ms'])}"
-    )
+    ) + (f", all found after {_ms(result['found_after_ms'])}" if "found_after_ms" in result else "")
 
 
 def runs_closing(summary: Fields) -> str:
@@ -126,4 +137,6 @@ def runs_closing(summary: Fields) -> str:
             f"; medians: direct after {_ms(summary['median_time_to_direct_ms'])}, "
             f"punch {_ms(summary['median_punch_ms'])}"
         )
+    if summary["median_found_after_ms"] is not None:
+        text += f", all found after {_ms(summary['median_found_after_ms'])}"
     return text

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from appliance.lab.journal import Event, Journal, ScenarioFailed, matches
-from appliance.lab.scenarios import Outcome, Scenario
+from appliance.lab.scenarios import Outcome, TwoHomes
 
 HOMES = ("home-a", "home-b")
 NODES = ("node-a", "node-b")
 
 
 def summarise(
-    scenario: Scenario, journal: Journal, end: int, failure: ScenarioFailed | None
+    scenario: TwoHomes, journal: Journal, end: int, failure: ScenarioFailed | None
 ) -> dict[str, Any]:
     """What the first `end` events amount to; `passed` only if everything is as it must be."""
     events = journal.events[:end]
@@ -86,7 +86,7 @@ def _addresses(events: Sequence[Event]) -> dict[str, int]:
 
 
 def _complaint(
-    scenario: Scenario,
+    scenario: TwoHomes,
     path: str | None,
     shaken: set[str],
     addresses: dict[str, int],
@@ -109,7 +109,7 @@ def summarise_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """`runs`, and how many passed, with the medians of what was measured."""
 
     def median(name: str) -> float | None:
-        values = [run[name] for run in runs if run[name] is not None]
+        values = [run[name] for run in runs if run.get(name) is not None]
         return round(statistics.median(values), 1) if values else None
 
     passed = sum(run["passed"] for run in runs)
@@ -120,5 +120,6 @@ def summarise_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "runs_total": len(runs),
         "median_time_to_direct_ms": median("time_to_direct_ms"),
         "median_punch_ms": median("punch_ms"),
+        "median_found_after_ms": median("found_after_ms"),
         "runs": list(runs),
     }

@@ -1,4 +1,4 @@
-"""The map: a relay and two homes behind routers, on a WAN with a delay.
+"""The map: public hosts, and homes behind routers, on a WAN with a delay.
 
 ```
    home-a ──lan── router-a ═╗             ╔═ router-b ──lan── home-b
@@ -7,7 +7,7 @@
                             198.51.100.10
 ```
 
-Both homes use the same LAN range, as real homes do. WAN addresses are from the documentation ranges
+All homes use the same LAN range, as real homes do. WAN addresses are from the documentation ranges
 (RFC 5737), which the appliance treats as any public address.
 """
 
@@ -22,7 +22,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +85,15 @@ def _plain_frames(namespace: NetNamespace, interface: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Home:
+    """A host in a LAN, and the router between it and the WAN."""
+
+    ip: str
+    router_ip: str
+    router: Router
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """The namespaces of a built map, by name, and the running forwarder."""
 
@@ -102,8 +111,7 @@ class Topology:
         return counters
 
 
-def _create_namespaces() -> dict[str, NetNamespace]:
-    names = ("wan", "relay", "router-a", "home-a", "router-b", "home-b")
+def _create_namespaces(names: Sequence[str]) -> dict[str, NetNamespace]:
     namespaces = {}
     for name in names:
         namespaces[name] = NetNamespace.create(name)
@@ -162,26 +170,44 @@ def _start_forwarder(
     return process
 
 
-@contextmanager
-def two_homes(router_a: Router, router_b: Router, delay_ms: float) -> Iterator[Topology]:
-    """Build the map; the forwarder ends with the block, the namespaces with the process.
+def router_of(home: str) -> str:
+    """The name of the host that stands between this home and the WAN."""
+    return home.replace("home", "router", 1)
 
-    `delay_ms` is one way, between any two of relay, router-a and router-b. Blocks for some 200 ms.
-    Raises ApplianceError where tools or kernel parts are missing.
+
+@contextmanager
+def built(
+    publics: Mapping[str, str], homes: Mapping[str, Home], delay_ms: float
+) -> Iterator[Topology]:
+    """Build a map of public hosts (name → address) and homes (called `home-…`).
+
+    The forwarder ends with the block, the namespaces with the process. `delay_ms` is one way,
+    between any two WAN addresses. Blocks for some 30 ms a host. Raises ApplianceError where tools
+    or kernel parts are missing.
     """
-    namespaces = _create_namespaces()
-    links = [
-        ("relay", "to-relay", RELAY_IP),
-        ("router-a", "to-a", ROUTER_IPS["a"]),
-        ("router-b", "to-b", ROUTER_IPS["b"]),
-    ]
-    for host, end, ip in links:
+    on_wan = {**publics, **{router_of(name): home.router_ip for name, home in homes.items()}}
+    namespaces = _create_namespaces(["wan", *on_wan, *homes])
+    links = []
+    for host, ip in on_wan.items():
+        end = f"to-{host}"
         _attach_to_wan(namespaces["wan"], namespaces[host], end, ip)
-    for side, kind in (("a", router_a), ("b", router_b)):
-        _attach_home(namespaces[f"router-{side}"], namespaces[f"home-{side}"], HOME_IPS[side], kind)
-    forwarder = _start_forwarder(namespaces["wan"], [(end, ip) for _, end, ip in links], delay_ms)
+        links.append((end, ip))
+    for name, home in homes.items():
+        _attach_home(namespaces[router_of(name)], namespaces[name], home.ip, home.router)
+    forwarder = _start_forwarder(namespaces["wan"], links, delay_ms)
     try:
         yield Topology(namespaces, forwarder)
     finally:
         forwarder.kill()
         forwarder.wait()
+
+
+@contextmanager
+def two_homes(router_a: Router, router_b: Router, delay_ms: float) -> Iterator[Topology]:
+    """The map above: `relay`, and `home-a` and `home-b` behind such routers."""
+    homes = {
+        f"home-{side}": Home(HOME_IPS[side], ROUTER_IPS[side], kind)
+        for side, kind in (("a", router_a), ("b", router_b))
+    }
+    with built({"relay": RELAY_IP}, homes, delay_ms) as topology:
+        yield topology
