@@ -19,16 +19,16 @@ MEASURED_ON: Final = "2026-11-22"
 MACHINE: Final = "x86_64, CPython 3.11.7, Linux 6.18"
 
 UNITS: Final[dict[str, Cost]] = {
-    "process": Cost(fds=9, memory_bytes=68 * MIB, kernel_bytes=1 * MIB, tasks=13, threads=2),
+    "process": Cost(fds=9, memory_bytes=78 * MIB, kernel_bytes=1 * MIB, tasks=17, threads=2),
     "embedded_node": Cost(memory_bytes=1 * MIB, tasks=3),
-    "store": Cost(fds=11, memory_bytes=3 * MIB, kernel_bytes=1 * MIB, threads=3),
+    "store": Cost(fds=11, memory_bytes=4 * MIB, kernel_bytes=1 * MIB, threads=3),
     "listener": Cost(fds=1, memory_bytes=32 * KIB, kernel_bytes=32 * KIB, tasks=1),
     "connection": Cost(fds=1, memory_bytes=17 * KIB, kernel_bytes=4 * KIB, tasks=1, conntrack=1),
     "reservation": Cost(memory_bytes=1 * KIB),
     "circuit": Cost(memory_bytes=4 * KIB),
     "private_stream": Cost(
         fds=1,
-        memory_bytes=13 * KIB,
+        memory_bytes=14 * KIB,
         kernel_bytes=5 * KIB,
         tasks=1,
         conntrack=1,

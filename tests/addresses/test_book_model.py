@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from appliance.addresses.claims import CONFIRMED_FOR
+from appliance.addresses.claims import CONFIRMED_FOR, QUIET
 from appliance.addresses.keys import may_be_dialled
 from appliance.addresses.model import Learned, RelayClaim, Want
 from appliance.addresses.options import StoreOptions
@@ -44,7 +44,7 @@ class BookMachine(RuleBasedStateMachine):
         self.reached: dict[bytes, int] = {}
         self.failures: dict[bytes, int] = {}
         self.banned: dict[str, int] = {}
-        self.newest: dict[int, int] = {}
+        self.newest: dict[int, tuple[int, int]] = {}
         self.proven: dict[bytes, int] = {}
 
     def opened(self) -> AddressBook:
@@ -81,10 +81,11 @@ class BookMachine(RuleBasedStateMachine):
     def sign(self, address: bytes, who: object, peer: int, seq: int) -> None:
         record = signed(peer, address, seq=seq, expires=self.now + 50_000)
         verdict = self.book.learn_signed(record, who, self.now)  # type: ignore[arg-type]
-        newest = self.newest.get(peer, 0)
+        newest, until = self.newest.get(peer, (0, 0))
         if verdict in (Learned.NEW, Learned.REPLACED):
-            assert seq > newest
-            self.newest[peer] = seq
+            # A lapsed record is remembered for a day; then it may have been swept out.
+            assert seq > newest or self.now >= until + QUIET
+            self.newest[peer] = seq, self.now + 50_000
         elif verdict in (Learned.REPLAYED, Learned.KNOWN):
             assert seq <= newest
         if verdict is not Learned.BANNED:
