@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from appliance.lab import declarations
-from appliance.lab.findings import Findings
-from appliance.lab.journal import Event, Journal, ScenarioFailed
+from appliance.lab.findings import Findings, bytes_each_way
+from appliance.lab.journal import Journal, ScenarioFailed
 from appliance.lab.routers import DROPS
 from appliance.lab.scenarios import Discovery
 from appliance.lab.stage import START, Stage
@@ -131,8 +131,7 @@ class DiscoveryStory:
             "time_to_direct_ms": first.time_to_direct_ms if first else None,
             "punch_ms": punch.fields.get("took_ms") if punch else None,
             "handshake": f"not with {', '.join(alone)}" if alone else "ready",
-            # Of the stream that carried least: there were no more than greetings.
-            "bytes": _bytes(journal.events[end:], self._homes),
+            "bytes": bytes_each_way(journal.events[end:], self._homes),
             "found_after_ms": round(done.at_ms - begun.at_ms, 1) if begun and done else None,
             "reservations": {home: sorted(relays) for home, relays in found.held.items()},
             "meetings": [meeting.as_json() for meeting in found.meetings],
@@ -143,14 +142,3 @@ class DiscoveryStory:
                 for home in self._homes
             },
         }
-
-
-def _bytes(events: list[Event], homes: dict[str, Home]) -> int:
-    closed = [
-        min(int(event.fields["bytes_in"]), int(event.fields["bytes_out"]))
-        for event in events
-        if event.name == "kaspa_stream_closed"
-        and event.who in homes
-        and event.fields["path"] == "direct"
-    ]
-    return min(closed, default=0)

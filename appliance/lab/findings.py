@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,3 +146,15 @@ class Findings:
                     relay = self._relays.get(pair) or self._relays.get(pair[::-1])
                     after = self._direct_after.get(pair)
                     self.meetings.append(Meeting(*pair, one.at_ms, relay, after))
+
+
+def bytes_each_way(events: Iterable[Event], homes: Collection[str]) -> int:
+    """What the direct streams of the homes carried in both directions, all together; those that
+    the end met while they began have carried nothing."""
+    return sum(
+        min(int(event.fields["bytes_in"]), int(event.fields["bytes_out"]))
+        for event in events
+        if event.name == "kaspa_stream_closed"
+        and event.who in homes
+        and event.fields["path"] == "direct"
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from appliance.lab.findings import Findings, Meeting
+from appliance.lab.findings import Findings, Meeting, bytes_each_way
 from appliance.lab.journal import Event
 
 IDS = {"relay-1": "R1", "relay-2": "R2", "home-a": "A", "home-b": "B"}
@@ -82,3 +82,13 @@ def test_relays_and_nodes_that_only_ask_are_not_watched() -> None:
     visit = ("home-a", "kaspa_handshake", {"remote": "203.0.113.9:5"})
     granted = ("relay-1", "reservation_made", {"relay": "R2", "address": "192.52.193.10:1"})
     assert findings(visit, granted).held == {"home-a": set(), "home-b": set()}
+
+
+def test_a_stream_that_was_just_beginning_hides_nothing_that_others_carried() -> None:
+    def closed(path: str, into: int, out: int, who: str = "home-a") -> Event:
+        fields = {"path": path, "bytes_in": into, "bytes_out": out}
+        return Event(0.0, who, "kaspa_stream_closed", "info", fields)
+
+    events = [closed("direct", 300, 200), closed("direct", 0, 80), closed("relayed", 900, 900)]
+    events.append(closed("direct", 50, 70, who="relay-1"))
+    assert bytes_each_way(events, ["home-a", "home-b"]) == 200
