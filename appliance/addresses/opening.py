@@ -74,7 +74,7 @@ def open_book(
         except StoreError as error:
             raise corrupt(directory, str(error)) from None
         return _open_for_writing(directory, network, options, loaded, lock, progress)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: whoever comes next must find it free
         os.close(lock)
         raise
 
@@ -372,7 +372,7 @@ def _open_for_writing(
                 marks.append(("metadata", ENTRIES, entries))
             if marks:
                 store.write(marks, sync=True)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: an open store keeps its lock
             store.close()
             raise
     except StoreError as error:

@@ -88,7 +88,7 @@ class PeerSession:
                 nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
             with trio.move_on_after(LAST_WORDS):
                 await self._call.finish()
-        except BaseException:
+        except BaseException:  # Cancelled too: the call has no other owner
             self._finish(Reason.HANDLER_FAULT, "")
             self._call.reset()
             raise

@@ -38,7 +38,7 @@ def capacity(*arguments: str) -> tuple[int, Any]:
     ) as process:
         try:
             out, errors = process.communicate()
-        except BaseException:
+        except BaseException:  # the test's time-out too
             # It has a daemon and a control group to clear away; to be killed would leave them.
             process.send_signal(signal.SIGINT)
             process.communicate()
