@@ -14,6 +14,10 @@ NODE_PORT: Final = NETWORK.p2p_port
 BRIDGE_PORT: Final = NODE_PORT + 1
 SLOT_PORT: Final = NODE_PORT + 9
 
+# Bytes a second of every host's line, a gigabit's: the laboratory's cables have no shaper, and a
+# relay that spares the line assumed for this machine would carry a scenario's payload for minutes.
+LINK: Final = 125_000_000
+
 _KASPAD: Final = f"""\
   kind: kaspad
   p2p: 127.0.0.1:{NODE_PORT}
@@ -28,6 +32,8 @@ metadata:
   name: {name}
 hardware:
   profile: detect
+  override:
+    link_bytes_per_second: {LINK}
 network: {NETWORK.value}
 node:
 {node}\
