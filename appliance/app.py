@@ -23,8 +23,10 @@ from appliance.addresses.options import StoreOptions
 from appliance.addresses.store import AddressBook
 from appliance.bridge.guard import supervised
 from appliance.bridge.identity import load_or_create
+from appliance.clock import TrioClock
 from appliance.composition import Appliance, compose
 from appliance.declaration import Declaration
+from appliance.discovery.upkeep import Upkeep
 from appliance.errors import ApplianceError
 from appliance.events import emit
 from appliance.network import Endpoint
@@ -152,6 +154,8 @@ async def _live(appliance: Appliance, on_ready: Callable[[Appliance], None], sto
                     await work.start(appliance.discovery.run)
                 for slot in appliance.slots:
                     await work.start(slot.run)
+                upkeep = Upkeep(appliance.book, random.Random(), TrioClock())
+                work.start_soon(supervised, appliance.telemetry, "book", upkeep.run)
                 work.start_soon(notifier.watchdog)
                 work.start_soon(
                     supervised, appliance.telemetry, "node", appliance.streams.watch_node

@@ -1,4 +1,5 @@
-"""Kaspa networks and socket endpoints: small values that every room may name."""
+"""Kaspa networks, socket endpoints, and ranges of addresses: small values that every room may
+name."""
 
 from __future__ import annotations
 
@@ -62,6 +63,29 @@ _DNS_SEEDERS = {
         "n-testnet-10.kaspa.ws",
     ),
 }
+
+
+IpNetworks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+
+
+def _networks(texts: str) -> IpNetworks:
+    return tuple(map(ipaddress.ip_network, texts.split()))
+
+
+# IANA special-purpose address registries (RFC 6890 and later ones).
+SITE_ONLY = _networks(
+    """10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 169.254.0.0/16 127.0.0.0/8
+    192.0.0.0/24 198.18.0.0/15 ::/96 fc00::/7 fe80::/10 fec0::/10"""
+)
+"""Means something inside one site. 192.0.0.0/24 is what a machine behind 464XLAT or DS-Lite holds,
+198.18.0.0/15 is for benchmarks; ::/96 holds loopback, and IPv4 as nobody writes it any more."""
+DOCUMENTATION = _networks("192.0.2.0/24 198.51.100.0/24 203.0.113.0/24 2001:db8::/32 3fff::/20")
+"""Given out by nobody (RFC 5737, 3849, 9637); laboratories live in them."""
+NO_HOST = _networks(
+    """0.0.0.0/8 192.88.99.0/24 224.0.0.0/4 240.0.0.0/4 ::/128 100::/64 ff00::/8 64:ff9b::/96
+    64:ff9b:1::/48 2002::/16 2001::/32 2001:10::/28 2001:20::/28 5f00::/16"""
+)
+"""Never an address of a host; 240.0.0.0/4 also holds the synthetic ones of the wire contract."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

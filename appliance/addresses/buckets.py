@@ -37,6 +37,8 @@ PLACES: Final = 16  # buckets in which room is looked for when a row comes from 
 
 NOT_FOR_US: Final = 1
 """In the place of a network's hash: nobody may send us there."""
+LEAST_HASH: Final = 2
+"""Of networks and sources: what is below says something else."""
 BIG_ENDIAN: Final = array("H", b"\0\1")[0] == 1
 _DECLARED: Final = Source.DECLARED.rank
 
@@ -46,9 +48,8 @@ class Buckets(Columns):
 
     def __init__(self, entries: int, secret: bytes, *, allow_private: bool = False) -> None:
         # Odd, so that no bit of a hash alone decides on a bucket.
-        self.new_buckets = max(4, -(-entries * 3 // (2 * BUCKET))) | 1
-        self.tried_buckets = max(4, -(-entries // (4 * BUCKET)))
-        super().__init__(entries, self.new_buckets + self.tried_buckets, secret)
+        new_buckets = max(4, -(-entries * 3 // (2 * BUCKET))) | 1
+        super().__init__(entries, new_buckets, max(4, -(-entries // (4 * BUCKET))), secret)
         self._allow_private = allow_private
         self._group_quota = min(GROUP_MOST, max(8, entries // GROUP_SHARE))
         self._source_quota = max(32, entries // SOURCE_SHARE)
@@ -60,9 +61,6 @@ class Buckets(Columns):
     def geometry(self) -> bytes:
         """What the bucket numbers of stored rows depend on."""
         return b"%d new, %d tried, by %d" % (self.new_buckets, self.tried_buckets, BUCKET)
-
-    def is_tried(self, row: int) -> bool:
-        return self.bucket[row] >= self.new_buckets
 
     def load(self, rows: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Enter stored rows, of keys not yet here; returns those that do not fit."""
@@ -86,7 +84,7 @@ class Buckets(Columns):
         self.keys += b"".join(keys)
         for column, values in zip(self._row_arrays(), columns, strict=True):
             column.extend(array(column.typecode, values))
-        self._note(map(hash, keys), columns[0])
+        self._note(map(hash, keys), first, len(kept))
         for row, (key, bucket, group, source, *_, flags) in enumerate(kept, first):
             self._count(key, group, 1)
             self._sources[source % SOURCES] += 1
@@ -98,8 +96,8 @@ class Buckets(Columns):
 
     def spread(self, key: bytes) -> tuple[int, int, int]:
         """Bucket, group and source for an address of whose teller nothing is known."""
-        group, source = self.group_hash(key), max(2, crc32(key))
-        return self._new_bucket(group, source), group, source
+        group, source = self.group_hash(key), max(LEAST_HASH, crc32(key))
+        return (group ^ source) % self.new_buckets, group, source  # as `_new_bucket`
 
     def place_anew(self, key: bytes, core: bytes) -> int:
         """Enter a row whose bucket is of another geometry, or full; -1 if there is no room."""
@@ -107,17 +105,17 @@ class Buckets(Columns):
         _, success, _, _, _, flags = rest
         if len(self) >= self.entries:
             return -1
-        bucket, tried = self._tried_bucket(key, group), True
+        bucket = self._tried_bucket(key, group)
         if flags & F_PRIVATE or not success or self._fill[bucket] == BUCKET or self._tried_is_full:
-            bucket, tried = self._new_bucket(group, source), False
+            bucket = self._new_bucket(group, source)
             for other in range(PLACES):
                 if self._fill[bucket] < BUCKET:
                     break
-                source = max(2, crc32(key, other))
+                source = max(LEAST_HASH, crc32(key, other))
                 bucket = self._new_bucket(group, source)
         if self._fill[bucket] == BUCKET:
             return -1
-        return self.append(key, (bucket, group, source, *rest), tried=tried)
+        return self.append(key, (bucket, group, source, *rest))
 
     # --- who can relay
 
@@ -140,7 +138,7 @@ class Buckets(Columns):
 
     def hash_of(self, what: bytes) -> int:
         """32 bits of the keyed hash; neither 0 nor NOT_FOR_US."""
-        return max(2, int.from_bytes(self.prf(what, 4), "big"))
+        return max(LEAST_HASH, int.from_bytes(self.prf(what, 4), "big"))
 
     def _network(self, key: bytes, *, trusted: bool) -> int:
         """The hash of an address's network; NOT_FOR_US if nobody may send us there."""
@@ -159,7 +157,7 @@ class Buckets(Columns):
         made = array("I", b"".join(self.prf(b"four %d" % part, 64) for part in range(1 << 12)))
         if BIG_ENDIAN:
             made.byteswap()
-        return array("I", [max(2, number) for number in made])
+        return array("I", [max(LEAST_HASH, number) for number in made])
 
     def _open_to_all(self) -> array[int]:
         """The same for what `add` looks up: NOT_FOR_US, or 0 where it is not the same for all."""

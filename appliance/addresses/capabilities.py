@@ -7,11 +7,13 @@ the tables, from which addresses are chosen.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from appliance.addresses.claims import CONFIRMED_FOR, QUIET, accepted, judge_signed, judge_unsigned
-from appliance.addresses.columns import F_CAPABLE, F_CLAIMED, F_CONFIRMED, F_SIGNED, RANK
+from appliance.addresses.columns import F_CAPABLE, F_CLAIMED, F_CONFIRMED, F_SIGNED, RANK, RELAY
 from appliance.addresses.fields import CodecError
 from appliance.addresses.keys import from_text, is_synthetic, synthetic
 from appliance.addresses.model import (
@@ -38,6 +40,8 @@ from appliance.addresses.values import (
 )
 
 PEER_SHARE: Final = 4  # records of peers: at most a quarter of the entries
+TELLER_SHARE: Final = 8  # and what peers of one network told us first, an eighth of these
+LOOKED_AT: Final = 256  # of them, for one that makes room
 _U32: Final = 0xFFFFFFFF
 
 
@@ -47,8 +51,11 @@ class Capabilities:
     def __init__(self, store: Store, tables: Tables) -> None:
         self._store = store
         self._tables = tables
-        self.peers = sum(1 for _ in store.items("capabilities", PEER))
+        self.peers = 0
         self._max_peers = max(64, tables.entries // PEER_SHARE)
+        self._tellers: Counter[bytes] = Counter()
+        for _, value in store.items("capabilities", PEER):
+            self._count(_decoded(value), 1)
         self._swept = b""
 
     # --- reading
@@ -77,7 +84,24 @@ class Capabilities:
                 return peer
         return self.unsigned(key)
 
+    def relay_peers(self) -> int:
+        """How many peers relay at the addresses that do; of very many addresses, these."""
+        rows = self._tables.roles[RELAY]
+        if len(rows) > LOOKED_AT:
+            return len(rows)
+        said = (self.address(self._tables.key(row)) for row in rows)
+        return len({one.peer_id or number for number, one in enumerate(said) if one is not None})
+
     # --- learning
+
+    def noted(self, peer: Capability, changes: list[Change]) -> None:
+        """Enter what is known of a peer without its signature."""
+        old = self.peer(peer.peer_id)
+        if old is not None:
+            self._count(old, -1)
+        self._count(peer, 1)
+        key = PEER + peer.peer_id.encode("ascii")
+        changes.append(("capabilities", key, encode_capability(peer)))
 
     def learn_unsigned(
         self, claim: RelayClaim, origin: Origin, now: int, changes: list[Change]
@@ -136,7 +160,7 @@ class Capabilities:
         verdict = judge_signed(old, record, now)
         if verdict in (Learned.EXPIRED, Learned.REPLAYED, Learned.KNOWN):
             return verdict
-        if old is None and self.peers >= self._max_peers:
+        if old is None and not self._has_room_for(origin, now, changes):
             return Learned.FULL
         new = accepted(old, record, origin, now)
         wanted = dict.fromkeys(record.addresses)
@@ -149,10 +173,39 @@ class Capabilities:
         for key in old.addresses if old is not None else ():
             if key not in taken:
                 self._release(key, record.peer_id, F_SIGNED | F_CONFIRMED, changes)
-        self.peers += old is None
+        if old is None:
+            self._count(new, 1)
         key = PEER + record.peer_id.encode("ascii")
         changes.append(("capabilities", key, encode_capability(new)))
         return verdict
+
+    def _has_room_for(self, origin: Origin, now: int, changes: list[Change]) -> bool:
+        """Room for one more peer, if need be by letting one go of whose network told us most."""
+        if self._tellers[origin.group] >= max(16, self._max_peers // TELLER_SHARE):
+            return False
+        if self.peers < self._max_peers:
+            return True
+        loudest, _ = self._tellers.most_common(1)[0]
+        for key, value in islice(self._store.items("capabilities", PEER), LOOKED_AT):
+            found = _decoded(value)
+            if found is None or found.expires <= now or _teller(found) == loudest:
+                self._let_go(key, found, changes)
+                return True
+        return False
+
+    def _let_go(self, key: bytes, found: Capability | None, changes: list[Change]) -> None:
+        """A peer's record; its addresses stay."""
+        self._count(found, -1)
+        changes.append(("capabilities", key, None))
+        for address in found.addresses if found is not None else ():
+            self._release(address, found.peer_id if found else "", F_SIGNED, changes)
+
+    def _count(self, peer: Capability | None, change: int) -> None:
+        self.peers += change
+        teller = _teller(peer)
+        self._tellers[teller] += change
+        if not self._tellers[teller]:
+            del self._tellers[teller]
 
     def _take(self, key: bytes, new: Capability, origin: Origin, changes: list[Change]) -> bool:
         """Let a signed record have an address, unless another peer's live record has it."""
@@ -263,18 +316,25 @@ class Capabilities:
             if found is not None and found.expires + QUIET > now:
                 continue
             gone += 1
-            changes.append(("capabilities", key, None))
             if key[:1] == PEER:
-                self.peers -= 1
-                for address in found.addresses if found is not None else ():
-                    self._release(address, found.peer_id if found else "", F_SIGNED, changes)
-            elif (row := self._tables.find(key[1:])) >= 0 and (
+                self._let_go(key, found, changes)
+                continue
+            changes.append(("capabilities", key, None))
+            if (row := self._tables.find(key[1:])) >= 0 and (
                 self._tables.expires[row] <= now and self._tables.flags[row] & F_CLAIMED
             ):
                 self._set(row, self._tables.flags[row] & ~F_CLAIMED, 0)
         else:
             self._swept = b""
         return gone
+
+
+def _teller(peer: Capability | None) -> bytes:
+    """The network of whoever told us of a peer first."""
+    try:
+        return b"" if peer is None else Origin(Source.GOSSIP, peer.who).group
+    except ValueError:
+        return b""  # a row of an older book without that
 
 
 def _decoded(value: bytes | None) -> Capability | None:

@@ -84,14 +84,15 @@ def judge_signed(old: Capability | None, record: SignedClaim, now: int) -> Learn
 
 
 def accepted(old: Capability | None, record: SignedClaim, origin: Origin, now: int) -> Capability:
-    """What we hold of the peer after that record. Proof stays only with the same addresses."""
+    """What we hold of the peer after that record. Proof stays only with the same addresses, and
+    whoever told us of a peer first answers for it: nobody is charged for an update."""
     same = old is not None and set(old.addresses) == set(record.addresses)
     return Capability(
         peer_id=record.peer_id,
         relay_port=record.relay_port,
         capacity=record.capacity,
         role=record.role,
-        who=origin.who,
+        who=old.who if old is not None and old.who else origin.who,
         heard=now,
         expires=min(record.expires, int(now + MAX_SIGNED)),
         signed=True,

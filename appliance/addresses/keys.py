@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from appliance.network import Endpoint
+from appliance.network import DOCUMENTATION, NO_HOST, SITE_ONLY, Endpoint, IpNetworks
 
 KEY_SIZE: Final = 18
 MAPPED: Final = bytes(10) + b"\xff\xff"
@@ -23,11 +23,10 @@ Range = tuple[int, int]
 """Of a network: the bits that are the same, as a number, and how many bits are not."""
 
 
-def _ranges(networks: str) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+def _ranges(networks: IpNetworks) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
     four: list[Range] = []
     six: list[Range] = []
-    for text in networks.split():
-        network = ipaddress.ip_network(text)
+    for network in networks:
         host_bits = network.max_prefixlen - network.prefixlen
         (four if network.version == 4 else six).append(
             (int(network.network_address) >> host_bits, host_bits)
@@ -35,16 +34,10 @@ def _ranges(networks: str) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
     return tuple(four), tuple(six)
 
 
-# Where a stranger's claim may not send us (IANA special-purpose registries; kaspad's
-# `is_publicly_routable`). 240.0.0.0/4 is apart: the synthetic addresses of private peers.
-_NOWHERE: Final = _ranges(
-    """0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24
-    192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24
-    224.0.0.0/4 ::/96 64:ff9b::/96 100::/64 2001::/32 2001:10::/28 2001:db8::/32 2002::/16
-    fc00::/7 fe80::/10 fec0::/10 ff00::/8"""
-)
+# Where a stranger's claim may not send us: what `policy.reach` says of the same addresses.
+_NOWHERE: Final = _ranges((*SITE_ONLY, *DOCUMENTATION, *NO_HOST))
 # Of these, what makes no sense even in a laboratory.
-_NEVER: Final = _ranges("0.0.0.0/8 224.0.0.0/4 ::/128 ff00::/8")
+_NEVER: Final = _ranges(NO_HOST)
 
 
 def pack(endpoint: Endpoint) -> bytes:

@@ -151,6 +151,7 @@ class Learned(str, Enum):
     REPLAYED = "replayed"  # older than what we have
     EXPIRED = "expired"
     BANNED = "banned"
+    UNUSABLE = "unusable"  # nothing in it that we may dial
     FULL = "full"  # the quota of its source, its network or the book is used up
 
 

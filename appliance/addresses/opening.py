@@ -1,18 +1,14 @@
 """The book's directory: its lock, its refusals, its checkpoint, and the way into memory.
 
 A book is looked at read-only first and refused untouched; only then is it opened for writing.
-The tables are built from the rows. From `CACHED_FROM` entries on they are also written to a file
-at a clean close and taken from there, if nothing changed in between: RocksDB's sequence number
-says so. The file is a cache: without it opening takes longer and nothing is lost.
+The tables are built from the rows, or taken from the file that `snapshots.py` keeps.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,13 +21,12 @@ from appliance.addresses.keys import KEY_SIZE
 from appliance.addresses.migrations import SCHEMA, SCHEMA_KEY, UNDER_WAY, migrate
 from appliance.addresses.options import MAX_ENTRIES, MIN_ENTRIES, StoreOptions
 from appliance.addresses.rocks import Change, Store, StoreError
+from appliance.addresses.snapshots import CACHE, Notes, began, drop, forget_notes, restored
 from appliance.addresses.tables import Tables
 from appliance.addresses.values import core_of, with_core
 from appliance.errors import ApplianceError
 from appliance.network import Network
 
-CACHED_FROM: Final = 50_000  # entries; fewer are read in a quarter of a second
-CACHE: Final = "tables.cache"
 SECRET: Final = b"secret"
 GEOMETRY: Final = b"geometry"
 ENTRIES: Final = b"entries"
@@ -39,7 +34,6 @@ ENTRIES: Final = b"entries"
 _LOCK: Final = "owner.lock"
 NETWORK_KEY: Final = b"network"
 _CHUNK: Final = 4096
-_MAGIC: Final = b"kaspa-appliance tables 1\n"
 Progress = Callable[[str, int], None]
 """What goes on, and how many rows are done."""
 
@@ -51,6 +45,7 @@ class Opened:
     lock: int
     store: Store
     tables: Tables
+    notes: Notes
     damaged: int
 
 
@@ -92,6 +87,7 @@ class _Loaded:
     placed: bool = True  # the rows' buckets are those of these tables
     rows: int = 0
     damaged: int = 0
+    notes: Notes | None = None  # if the tables were taken from the file
     misfits: list[tuple[bytes, bytes]] = field(default_factory=list)
     """Rows for which their bucket has no room."""
 
@@ -294,13 +290,16 @@ def _load(
         tables = Tables(options.entries, secret, allow_private=allow_private)
         loaded = _Loaded(tables, secret)
         loaded.placed = store.get("metadata", GEOMETRY) == loaded.tables.geometry
-        if loaded.placed and _from_cache(directory, store.sequence(), loaded.tables):
-            return loaded
+        if loaded.placed and (directory / CACHE).exists():
+            loaded.notes = restored(directory, store, tables)
+            if loaded.notes is not None:
+                return loaded
+            loaded.tables = Tables(options.entries, secret, allow_private=allow_private)
         rows = _valid(store.items("addresses"), loaded)
         while chunk := list(islice(rows, _CHUNK)):
             loaded.rows += len(chunk)
             if loaded.placed:
-                full = dict(tables.load([(key, core_of(value)) for key, value in chunk]))
+                full = dict(loaded.tables.load([(key, core_of(value)) for key, value in chunk]))
                 loaded.misfits += [row for row in chunk if row[0] in full] if full else []
             progress("reading", loaded.rows)
         return loaded
@@ -355,7 +354,11 @@ def _open_for_writing(
     try:
         store = Store(directory, options)
         try:
-            (directory / CACHE).unlink(missing_ok=True)
+            if loaded.notes is None:
+                drop(directory)
+                forget_notes(store)
+            else:
+                forget_notes(store, before=loaded.notes.first)
             marks: list[Change] = []
             if store.get("metadata", SCHEMA_KEY) is None:
                 marks.append(("metadata", SCHEMA_KEY, b"%d" % SCHEMA))
@@ -372,6 +375,7 @@ def _open_for_writing(
                 marks.append(("metadata", ENTRIES, entries))
             if marks:
                 store.write(marks, sync=True)
+            notes = loaded.notes or began(store)
         except BaseException:  # Ctrl-C too: an open store keeps its lock
             store.close()
             raise
@@ -382,51 +386,4 @@ def _open_for_writing(
             f"the address book {directory} cannot be opened: {error}",
             hint="is the disk full, or mounted read-only?",
         ) from None
-    return Opened(lock, store, loaded.tables, loaded.damaged)
-
-
-# --- the cache of the tables
-
-
-def write_cache(directory: Path, sequence: int, tables: Tables) -> None:
-    """Keep the tables for the next opening. OSError if the disk does not take them."""
-    parts = tables.dump()
-    check = hashlib.blake2b(digest_size=16)
-    place = directory / CACHE
-    draft = place.with_suffix(".tmp")
-    with draft.open("wb") as file:
-        file.write(_MAGIC + struct.pack("<QI", sequence, len(parts)) + tables.prf(b"cache", 16))
-        for part in parts:
-            check.update(part)
-            file.write(struct.pack("<Q", len(part)))
-            file.write(part)
-        file.write(check.digest())
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(place)
-
-
-def _from_cache(directory: Path, sequence: int, tables: Tables) -> bool:
-    """Fill the tables from the cache, if it is whole and of this very state of the store."""
-    try:
-        with (directory / CACHE).open("rb") as file:
-            head = file.read(len(_MAGIC) + 12 + 16)
-            count = int.from_bytes(head[len(_MAGIC) + 8 : len(_MAGIC) + 12], "little")
-            wanted = _MAGIC + struct.pack("<QI", sequence, count) + tables.prf(b"cache", 16)
-            if head != wanted or count > 64:
-                return False
-            left = os.fstat(file.fileno()).st_size
-            check = hashlib.blake2b(digest_size=16)
-            parts = []
-            for _ in range(count):
-                size = int.from_bytes(file.read(8), "little")
-                if size > left:
-                    return False
-                parts.append(file.read(size))
-                check.update(parts[-1])
-            if file.read() != check.digest():
-                return False
-        tables.restore(parts)
-    except (OSError, ValueError):
-        return False
-    return True
+    return Opened(lock, store, loaded.tables, notes, loaded.damaged)

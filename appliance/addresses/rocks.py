@@ -143,6 +143,12 @@ class Store:
             value = self._families[family].get(key)
         return value if isinstance(value, bytes) else None
 
+    def get_all(self, family: str, keys: list[bytes]) -> list[bytes | None]:
+        """The values of many keys, None for each that is not there."""
+        with _translated():
+            found = self._families[family].get(keys) if keys else []
+        return [value if isinstance(value, bytes) else None for value in found]
+
     def is_foreign(self) -> bool:
         """Whether somebody else's data is in it: rows of ours are never in `default`."""
         with _translated():
@@ -178,18 +184,18 @@ class Store:
         """All rows or none. `sync` waits until the disk has them."""
         with _translated():
             batch = WriteBatch(raw_mode=True)
-            for family, key, value in changes:
-                if value is None:
-                    batch.delete(key, self._handles[family])
-                else:
-                    batch.put(key, value, self._handles[family])
+            self._fill(batch, changes)
             self._commit(batch, sync=sync)
 
     def put(
-        self, family: str, rows: Iterable[tuple[bytes, bytes]], gone: Iterable[bytes] = ()
+        self,
+        family: str,
+        rows: Iterable[tuple[bytes, bytes]],
+        gone: Iterable[bytes] = (),
+        more: Iterable[Change] = (),
     ) -> None:
-        """The same for many rows of one family: `gone` is deleted first. In the order of their
-        keys each finds its place from the one before, at half the cost."""
+        """The same for many rows of one family: `gone` is deleted first; `more` are of any family.
+        In the order of their keys each finds its place from the one before, at half the cost."""
         with _translated():
             batch = WriteBatch(raw_mode=True)
             batch.set_default_column_family(self._handles[family])
@@ -197,7 +203,15 @@ class Store:
                 batch.delete(key)
             for key, value in rows:
                 batch[key] = value
+            self._fill(batch, more)
             self._commit(batch, sync=False)
+
+    def _fill(self, batch: WriteBatch, changes: Iterable[Change]) -> None:
+        for family, key, value in changes:
+            if value is None:
+                batch.delete(key, self._handles[family])
+            else:
+                batch.put(key, value, self._handles[family])
 
     def _commit(self, batch: WriteBatch, *, sync: bool) -> None:
         options = WriteOptions()

@@ -6,7 +6,7 @@ addresses of one network together weigh as much as one of another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from random import Random
 from typing import Final
 
@@ -31,19 +31,19 @@ def pick(
     want: Want,
     *,
     avoid: Collection[int] = (),
-    refused: Callable[[int], bool] = lambda _: False,
+    refused: Collection[int] = (),
 ) -> int:
     """The row to try, or -1. `avoid`: hashes of networks (`tables.group`) that are taken already;
     `refused` rows do not take part."""
+    group = tables.group
     for _ in range(ROUNDS):
         rows, weights = [], []
         for row in _drawn(tables, rng, want):
-            if (weight := weigh(tables, row, now, want)) <= 0:
+            if row in refused or group[row] in avoid:
                 continue
-            if tables.group[row] in avoid or refused(row):
-                continue
-            rows.append(row)
-            weights.append(weight)
+            if (weight := weigh(tables, row, now, want)) > 0:
+                rows.append(row)
+                weights.append(weight)
         if rows:
             return rng.choices(rows, weights)[0]
     return -1
@@ -78,9 +78,8 @@ def _drawn(tables: Tables, rng: Random, want: Want) -> set[int]:
         return set()
     if everybody <= FEW:
         return set(range(everybody))
-    rows = {int(draw() * everybody) for _ in range(DRAWS // 2)}
-    among = len(tried) or everybody
-    for _ in range(DRAWS // 2):
-        at = int(draw() * among)
-        rows.add(tried[at] if tried else at)
+    among = tried or range(everybody)
+    some, most = range(DRAWS // 2), len(among)
+    rows = {int(draw() * everybody) for _ in some}
+    rows.update([among[int(draw() * most)] for _ in some])
     return rows

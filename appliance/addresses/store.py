@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import repeat
-from pathlib import Path
+from itertools import chain, takewhile
 from random import Random
-from typing import Final, Self
+from typing import Final
 
-from appliance.addresses.bans import Bans
-from appliance.addresses.capabilities import Capabilities
 from appliance.addresses.columns import F_CLAIMED, F_CONFIRMED, RANK
+from appliance.addresses.fields import CodecError
+from appliance.addresses.held import HeldBook
 from appliance.addresses.keys import from_text, pack_ip, unpack
 from appliance.addresses.model import (
     NEVER_EXPIRES,
@@ -29,37 +27,23 @@ from appliance.addresses.model import (
     Source,
     Want,
 )
-from appliance.addresses.opening import (
-    CACHED_FROM,
-    Opened,
-    Progress,
-    corrupt,
-    open_book,
-    write_cache,
-)
-from appliance.addresses.options import StoreOptions
-from appliance.addresses.rocks import Change, StoreError
+from appliance.addresses.rocks import Change
 from appliance.addresses.selection import pick, weigh
 from appliance.addresses.values import (
     HEAD,
     PEER,
-    PLACE,
-    PLACED,
     address_tail,
-    encode_capability,
-    with_core,
+    decode_capability,
+    encode_placed,
 )
-from appliance.errors import ApplianceError
-from appliance.network import Endpoint, Network
+from appliance.network import Endpoint
 from appliance.units import HOUR
 
 REFRESH: Final = 20 * HOUR
 """An address that is heard of again is written anew no sooner: cards wear out."""
+FIRST_LETTERS: Final = b"12D3KooW"  # of the text of every ed25519 peer id
+BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 SWEEP: Final = 256  # rows looked at in one call
-
-
-def _in_silence(_what: str, _done: int) -> None:
-    """Nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +57,7 @@ class Candidate:
     capability: Capability | None
 
 
-class AddressBook:
+class AddressBook(HeldBook):
     """Addresses of one network and who of them can relay, at most `StoreOptions.entries`.
 
     All methods are synchronous, and one thread at a time may call them. `open`, `close` and `sync`
@@ -83,62 +67,11 @@ class AddressBook:
     last `sync`, and in no case the book. Times are Unix seconds.
     """
 
-    def __init__(self, directory: Path, options: StoreOptions, opened: Opened) -> None:
-        """Use `open`."""
-        self._directory = directory
-        self._options = options
-        self._lock = opened.lock
-        self._store = opened.store
-        self._tables = opened.tables
-        self._caps = Capabilities(opened.store, opened.tables)
-        self._bans = Bans(opened.store.items("bans"), max(64, min(16_384, options.entries // 4)))
-        self._closed = False
-        self._whole = True  # what memory holds is what the disk holds
-        self.damaged = opened.damaged
-        """Rows met since opening that could not be read; they are skipped."""
-
-    @classmethod
-    def open(
-        cls,
-        directory: Path,
-        network: Network,
-        options: StoreOptions | None = None,
-        *,
-        allow_private: bool = False,
-        progress: Progress = _in_silence,
-    ) -> AddressBook:
-        """The book at `directory`, a new one if there is none. Blocks on the disk.
-
-        A book of an older version is migrated, after a checkpoint beside it. `allow_private`: take
-        addresses of private networks from strangers too, for laboratories. Raises ApplianceError,
-        with the store untouched, if it is corrupt, of another network or a newer version, in use
-        by another process, or cannot be written.
-        """
-        options = options or StoreOptions()
-        opened = open_book(
-            directory, network, options, allow_private=allow_private, progress=progress
-        )
-        try:
-            return cls(directory, options, opened)
-        except StoreError as error:
-            opened.store.close()
-            os.close(opened.lock)
-            raise corrupt(directory, str(error)) from None
-
-    def __len__(self) -> int:
-        return len(self._tables)
-
-    def __contains__(self, address: object) -> bool:
-        return isinstance(address, bytes) and self._tables.find(address) >= 0
-
-    @property
-    def memory_bytes(self) -> int:
-        """Of the tables; RocksDB's caches come on top (`StoreOptions`)."""
-        return self._tables.memory_bytes
-
     def counts(self) -> dict[str, int]:
-        """How many entries, tried ones, relays, claims, private peers, records and bans."""
-        relays, claimed, private = map(len, self._tables.roles)
+        """How many entries, tried ones, peers that relay, claims, private peers, records, bans."""
+        _, claimed, private = map(len, self._tables.roles)
+        with self._reporting("read"):
+            relays = self._caps.relay_peers()
         return {
             "entries": len(self._tables),
             "tried": len(self._tables.tried),
@@ -168,9 +101,9 @@ class AddressBook:
         tally.banned = banned
         rows: Iterable[tuple[bytes, bytes]] = ()
         if placed.keys:  # but for bucket and group, the values of one message are the same
-            tail = tables.core(len(tables) - 1)[PLACE.size :] + address_tail(origin.who, when)
-            places = map(PLACED.pack, repeat(HEAD), placed.buckets, placed.groups)
-            rows = zip(placed.keys, [place + tail for place in places], strict=True)
+            core, tail = tables.core(len(tables) - 1), address_tail(origin.who, when)
+            values = encode_placed(placed.buckets, placed.groups, core, tail)
+            rows = zip(placed.keys, values, strict=True)
         gone: list[Change] = []
         for key in evicted:
             self._caps.forget(key, gone)
@@ -182,7 +115,8 @@ class AddressBook:
                 stale.append(key)
         with self._reporting("written"):
             if placed.keys or evicted:
-                self._store.put("addresses", rows, evicted)
+                note = self._notes.about([*placed.keys, *evicted])
+                self._store.put("addresses", rows, evicted, note)
         self._write([*gone, *self._rows(stale)])
         return tally
 
@@ -238,7 +172,6 @@ class AddressBook:
             tail = address_tail(origin.who, record.last_seen, record.peer_id)
             changes.append(("addresses", key, HEAD + tables.core(row) + tail))
         if old is None or not old.signed:
-            self._caps.peers += old is None
             peer = Capability(
                 peer_id=record.peer_id,
                 relay_port=int.from_bytes(kept[0][16:], "big") if record.is_relay else 0,
@@ -251,8 +184,7 @@ class AddressBook:
                 confirmed=old.confirmed if old is not None else 0,
                 addresses=kept,
             )
-            row_key = PEER + record.peer_id.encode("ascii")
-            changes.append(("capabilities", row_key, encode_capability(peer)))
+            self._caps.noted(peer, changes)
         self._write(changes)
         return True
 
@@ -367,7 +299,7 @@ class AddressBook:
         groups = {tables.group_hash(key) for key in avoid}
         refused: set[int] = set()
         while len(found) < count:
-            row = pick(tables, now, rng, want, avoid=groups, refused=refused.__contains__)
+            row = pick(tables, now, rng, want, avoid=groups, refused=refused)
             if row < 0:
                 break
             refused.add(row)
@@ -395,42 +327,21 @@ class AddressBook:
             for key, _ in self._store.items("addresses", prefix):
                 yield key
 
-    def records(self) -> Iterator[Capability]:
-        """The signed records, to hand on."""
+    def records(self, now: float, rng: Random, most: int) -> list[Capability]:
+        """At most so many signed records that still hold, to hand on: from anywhere on."""
+        begin = PEER + FIRST_LETTERS + rng.choice(BASE58).encode() + rng.choice(BASE58).encode()
+        found: list[Capability] = []
         with self._reporting("read"):
-            for key, _ in self._store.items("capabilities", PEER):
-                found = self._caps.peer(key[1:].decode("ascii", "replace"))
-                if found is not None and found.signed:
-                    yield found
-
-    # --- the disk
-
-    def sync(self) -> None:
-        """Wait until the disk has everything. Blocks."""
-        with self._reporting("written"):
-            self._store.sync()
-
-    def close(self) -> None:
-        """Flush and release the store, for others to open. Blocks on the disk. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            with self._reporting("closed"):
-                sequence = self._store.sequence()
-                self._store.close()
-            if self._whole and len(self._tables) >= CACHED_FROM:
-                # Without it the next opening only takes longer.
-                with contextlib.suppress(OSError):
-                    write_cache(self._directory, sequence, self._tables)
-        finally:
-            os.close(self._lock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+            rows = self._store.items("capabilities", PEER, start=begin)
+            others = self._store.items("capabilities", PEER)
+            for _, value in chain(rows, takewhile(lambda row: row[0] < begin, others)):
+                with contextlib.suppress(CodecError):
+                    peer = decode_capability(value)
+                    if peer.signed and peer.expires > now:
+                        found.append(peer)
+                if len(found) == most:
+                    break
+        return found
 
     def _keys(self, who: bytes | str) -> list[bytes]:
         if isinstance(who, bytes):
@@ -438,34 +349,3 @@ class AddressBook:
         with self._reporting("read"):
             peer = self._caps.peer(who)
         return [key for key in peer.addresses if key in self] if peer is not None else []
-
-    def _rows(self, keys: Sequence[bytes]) -> list[Change]:
-        """The rows of addresses as the tables have them now; of those that left, the deletion."""
-        changes: list[Change] = []
-        for key in keys:
-            row = self._tables.find(key)
-            if row < 0:
-                self._caps.forget(key, changes)
-                continue
-            with self._reporting("read"):
-                value = self._store.get("addresses", key)
-            core = self._tables.core(row)
-            tail = HEAD + core + address_tail("?", self._tables.heard[row])
-            changes.append(("addresses", key, with_core(value, core) if value else tail))
-        return changes
-
-    def _write(self, changes: list[Change]) -> None:
-        if changes:
-            with self._reporting("written"):
-                self._store.write(changes)
-
-    @contextlib.contextmanager
-    def _reporting(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except StoreError as error:
-            self._whole = False
-            raise ApplianceError(
-                f"the address book {self._directory} cannot be {what}: {error}",
-                hint="is the disk full, or failing?",
-            ) from None

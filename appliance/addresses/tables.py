@@ -12,13 +12,15 @@ network told us, and what stands for private peers are each a bounded part of th
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Iterable
-from itertools import compress, repeat
+from itertools import compress, islice, repeat
 from operator import mod, xor
 from typing import Final, NamedTuple
 
 from appliance.addresses.buckets import (
     BIG_ENDIAN,
+    LEAST_HASH,
     NOT_FOR_US,
     PRIVATE_MOST,
     Buckets,
@@ -97,55 +99,68 @@ class Tables(Buckets):
         # A whole message at once, in order: RocksDB and the caches of the processor like it.
         # Most steps are loops in C; a call for each address would double the cost.
         tally, given = Added(), sorted(keys)
-        unique = dict(zip(map(hash, given), given, strict=True))
-        known: list[bytes] = []
-        if not self._where.keys().isdisjoint(unique):
-            known = [unique.pop(number) for number in unique.keys() & self._where.keys()]
         source = self.hash_of(b"source " + teller)
-        keys = list(unique.values())
-        four = _are_four(b"".join(keys))
-        wanted = self._placed(keys, list(unique), source, tally, trusted=trusted, four=four)
-        placed, late = Placed([], [], [], []), wanted
-        if (
-            four
-            and not trusted
-            and len(self) + len(wanted.keys) <= self.entries
-            and self.source_size(source) + len(wanted.keys) <= self._source_quota
-        ):
+        wanted = self._placed(given, source, tally, trusted=trusted)
+        placed, evicted, known = Placed([], [], [], []), list[bytes](), list[bytes]()
+        late = wanted
+        if self._has_room_for(wanted, source) and not trusted:
+            wanted, known = self._entered(wanted)
             placed, late = self._append_all(wanted, source, now, rank)
-        evicted: list[bytes] = []
+            for number in late.hashes:
+                del self._where[number]
+            if late.keys:
+                self._note(placed.hashes, len(self) - len(placed.keys), len(placed.keys))
+        elif wanted.keys:
+            late, known = self._unknown(wanted)
         if late.keys:
             more = self._one_by_one(late, source, now, rank, evicted, tally, trusted=trusted)
             placed = placed.and_then(more)
         tally.added, tally.known = len(placed.keys), len(known)
         return placed, evicted, known, tally
 
-    def _placed(
-        self,
-        keys: list[bytes],
-        hashes: list[int],
-        source: int,
-        tally: Added,
-        *,
-        trusted: bool,
-        four: bool,
-    ) -> Placed:
+    def _placed(self, keys: list[bytes], source: int, tally: Added, *, trusted: bool) -> Placed:
         """Network and bucket of each; without those that nobody may send us to."""
-        groups = [0] * len(keys)
-        if four and not trusted:
+        if _are_four(keys) and not trusted:
             groups = gather(self._networks, _sixteens(b"".join(keys)))
-        if 0 in groups or NOT_FOR_US in groups:
+        else:
+            groups = [0] * len(keys)
+        if groups and min(groups) < LEAST_HASH:
             groups = [
                 group or self._network(key, trusted=trusted)
                 for key, group in zip(keys, groups, strict=True)
             ]
             allowed = [group != NOT_FOR_US for group in groups]
             tally.not_routable += allowed.count(False)
-            hashes, groups = list(compress(hashes, allowed)), list(compress(groups, allowed))
-            keys = list(compress(keys, allowed))
+            keys, groups = list(compress(keys, allowed)), list(compress(groups, allowed))
         count = repeat(self.new_buckets)
         buckets = list(map(mod, map(xor, groups, repeat(source)), count))  # as `_new_bucket`
-        return Placed(keys, buckets, groups, hashes)
+        return Placed(keys, buckets, groups, list(map(hash, keys)))
+
+    def _has_room_for(self, wanted: Placed, source: int) -> bool:
+        """Whether no quota but that of a network can be in the way, and all are of IPv4."""
+        more = len(wanted.keys)
+        return (
+            _are_four(wanted.keys)
+            and len(self) + more <= self.entries
+            and self.source_size(source) + more <= self._source_quota
+        )
+
+    def _entered(self, wanted: Placed) -> tuple[Placed, list[bytes]]:
+        """Those that are new, now in the index, and the keys that were there before."""
+        where, before, first = self._where, len(self._where), len(self)
+        chunks = self._chunks_of(first, len(wanted.keys))
+        deque(map(where.setdefault, wanted.hashes, chunks), maxlen=0)
+        more = len(where) - before
+        if more == len(wanted.keys):
+            return wanted, []
+        fresh = set(islice(reversed(where), more))  # a dictionary keeps the order of entering
+        wanted, known = _split(wanted, fresh)
+        self._note(wanted.hashes, first, len(wanted.hashes))
+        return wanted, known
+
+    def _unknown(self, wanted: Placed) -> tuple[Placed, list[bytes]]:
+        """The same without entering them."""
+        return _split(wanted, set(wanted.hashes) - self._where.keys())
 
     def _append_all(
         self, wanted: Placed, source: int, now: int, rank: int
@@ -173,7 +188,6 @@ class Tables(Buckets):
             blob = b"".join(placed.keys)
         more = row - first
         self._sources[source % SOURCES] += more
-        self._note(placed.hashes, placed.buckets)
         self.keys += blob
         self.bucket.extend(array("I", placed.buckets))
         self.group.extend(array("I", placed.groups))
@@ -211,7 +225,7 @@ class Tables(Buckets):
                     continue
                 evicted.append(self.key(victim))
                 self.discard(victim)
-            self.append(key, (bucket, group, source, now, 0, 0, 0, 0, rank), tried=False)
+            self.append(key, (bucket, group, source, now, 0, 0, 0, 0, rank))
             good[number] = 1
         return wanted.chosen(good)
 
@@ -240,13 +254,13 @@ class Tables(Buckets):
             evicted = self.key(victim)
             self.discard(victim)
         core = (bucket, group, source, now, 0, 0, 0, 0, F_PRIVATE)
-        return self.append(key, core, tried=False), evicted
+        return self.append(key, core), evicted
 
     # --- getting out
 
     def discard(self, row: int) -> None:
         """Take a row out of the book; the last row takes its number."""
-        self.remove(row, tried=self.is_tried(row))
+        self.remove(row)
 
     def _victim(self, bucket: int, size: int, source: int, now: int, *, trusted: bool) -> int:
         """Who of a bucket makes room for a newcomer from a network that has `size` entries.
@@ -302,7 +316,7 @@ class Tables(Buckets):
             return None
         bucket = self._tried_bucket(key, self.group[row])
         if self._fill[bucket] < BUCKET and not self._tried_is_full:
-            self.move(row, bucket, tried=True)
+            self.move(row, bucket)
             return None
         rows = self.rows_of(bucket)
         if not rows:
@@ -327,7 +341,7 @@ class Tables(Buckets):
                     row = self.find(challenger)
                 bucket = self._tried_bucket(challenger, self.group[row])
                 if self._fill[bucket] < BUCKET and not self._tried_is_full:
-                    self.move(row, bucket, tried=True)
+                    self.move(row, bucket)
                     changed.append(challenger)
         return changed
 
@@ -336,15 +350,27 @@ class Tables(Buckets):
         key = self.key(row)
         bucket = self._new_bucket(self.group[row], self.source[row])
         if self._fill[bucket] < BUCKET:
-            self.move(row, bucket, tried=False)
+            self.move(row, bucket)
         else:
             self.discard(row)
         return [key]
 
 
-def _are_four(blob: bytes) -> bool:
-    """Whether keys, one after the other, are all of IPv4."""
-    return all(not blob[at::KEY_SIZE].strip(MAPPED[at : at + 1]) for at in range(12))
+def _split(wanted: Placed, fresh: set[int]) -> tuple[Placed, list[bytes]]:
+    """Those whose hash is in `fresh`, each once, and the keys of the others."""
+    good, known = bytearray(len(wanted.keys)), list[bytes]()
+    for number, what in enumerate(wanted.hashes):
+        if what in fresh:
+            fresh.discard(what)
+            good[number] = 1
+        elif not number or wanted.keys[number] != wanted.keys[number - 1]:
+            known.append(wanted.keys[number])
+    return wanted.chosen(good), known
+
+
+def _are_four(keys: list[bytes]) -> bool:
+    """Whether keys in their order are all of IPv4."""
+    return bool(keys) and keys[0].startswith(MAPPED) and keys[-1].startswith(MAPPED)
 
 
 def _sixteens(blob: bytes) -> array[int]:

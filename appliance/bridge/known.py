@@ -49,7 +49,7 @@ class KnownPeers:
         self._clock = clock
         self._allow_private = allow_private
         self.signed_ways: SignedWays = _none_signed
-        """Where signed records of private peers are at hand; the book keeps hearsay of them."""
+        """Where the whole records are at hand; the book's row names the first relay."""
 
     def relays(self, kept: Collection[Endpoint] = ()) -> list[RelayCandidate]:
         """Relays that are signed or confirmed, then claimed ones; at first of other networks than
@@ -71,8 +71,9 @@ class KnownPeers:
             if said is not None and said.peer_id:
                 signed = self._dialable(self.signed_ways(said.peer_id))
                 ways = signed or self._dialable(_hinted(said))
+                is_signed = bool(signed) or said.signed
                 candidate = PeerCandidate(
-                    said.peer_id, ways, bool(signed), one.weight, known_as=one.address
+                    said.peer_id, ways, is_signed, one.weight, known_as=one.address
                 )
                 found.setdefault(said.peer_id, candidate)
         return list(found.values())
@@ -109,7 +110,7 @@ class KnownPeers:
 
 
 def _hinted(said: Capability) -> tuple[RelayWay, ...]:
-    """The one relay that hearsay names."""
+    """The one relay that hearsay, or the peer's record in the book, names."""
     try:
         return (parse_hint(said.hint),)
     except RemoteProtocolError:

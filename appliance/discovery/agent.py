@@ -32,7 +32,7 @@ from appliance.discovery.prospects import Prospects
 from appliance.discovery.reach import OwnRecord, Reach
 from appliance.discovery.seeders import Resolver, system_resolver
 from appliance.discovery.settings import Settings
-from appliance.discovery.shelf import Shelf
+from appliance.discovery.shelf import MAX_HELD, Shelf
 from appliance.errors import Fault
 from appliance.events import emit
 from appliance.network import Endpoint
@@ -56,7 +56,6 @@ FEW: Final = 64
 """Addresses; with fewer in the book, seeders are asked."""
 REMEMBERED: Final = 64
 """Relays of the book whose records are at hand after a start: an answer's worth."""
-EXPIRE_EVERY: Final = MINUTE
 SOON: Final = 1.0
 """Seconds until a relay that has not said yet what it speaks is looked at again."""
 SETTLED: Final = 0.5
@@ -173,7 +172,6 @@ class Discovery:
                 loops: list[Callable[[], Awaitable[None]]] = [
                     partial(self._look, nursery),
                     partial(self._feel, nursery),
-                    self._expire,
                 ]
                 if settings.rpc is not None:
                     loops.append(partial(self._ask_kaspad, settings.rpc))
@@ -202,9 +200,12 @@ class Discovery:
     def _remember(self) -> None:
         """Signed records that the book kept are at hand again."""
         now = self._clock.wall()
-        for relay in self._book.select(REMEMBERED, now, self._rng, Want.RELAY):
-            if relay.capability is not None and relay.capability.signed:
-                self._intake.remind(relay.capability, now)
+        relays = self._book.select(REMEMBERED, now, self._rng, Want.RELAY)
+        kept = [one.capability for one in relays if one.capability is not None]
+        # Those of private peers, too; of very many it is any.
+        for one in (*kept, *self._book.records(now, self._rng, MAX_HELD)):
+            if one.signed:
+                self._intake.remind(one, now)
 
     # --- tasks
 
@@ -285,8 +286,3 @@ class Discovery:
             self._wake.set()
 
         await guarded(self._host.telemetry, "discovery", name, ask)
-
-    async def _expire(self) -> None:
-        while True:
-            await trio.sleep(jittered(EXPIRE_EVERY, self._rng))
-            self._book.expire(self._clock.wall())

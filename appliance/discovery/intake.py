@@ -28,11 +28,19 @@ from appliance.discovery.shelf import Held, Shelf
 from appliance.errors import ApplianceError, RemoteProtocolError
 from appliance.events import emit
 from appliance.network import Endpoint, Network
+from appliance.policy.gossip import AnswerBudget
+from appliance.reasons import Reason
 from appliance.wire.capability import Claim, PublicClaim, read_claim, read_version
-from appliance.wire.envelope import Verify, verify_ed25519
+from appliance.wire.envelope import PublicKey, Verify, verify_ed25519
+from appliance.wire.gossip import MAX_RECORDS
 from appliance.wire.kaspa_messages import MAX_ADDRESSES_SENT, NetAddress, Version
 from appliance.wire.records import CapabilityRecord, unseal
 from appliance.wire.synthetic import can_be_dialled
+
+RECORD_INTERVAL: Final = 1.0
+"""Seconds in which one network may tell us one new record: a peer signs anew once in an hour."""
+RECORD_BURST: Final = 4 * MAX_RECORDS
+"""Four full answers at once: a start among strangers."""
 
 _log: Final = logging.getLogger("appliance.discovery")
 
@@ -60,6 +68,7 @@ class Intake:
         self._own_id = own_id
         self._allow_private = allow_private
         self._verify = verify
+        self._budget = AnswerBudget(RECORD_INTERVAL, RECORD_BURST)
 
     def endpoints(self, endpoints: Iterable[Endpoint], origin: Origin, now: float) -> None:
         """Plain addresses of Kaspa nodes."""
@@ -106,9 +115,16 @@ class Intake:
 
     def record(self, sealed: bytes, origin: Origin, now: float) -> Learned | None:
         """A signed record from anybody; None if it is not to be believed."""
+
+        def verify(key: PublicKey, signature: bytes, message: bytes) -> bool:
+            # The last thing that is looked at, and the only dear one.
+            if self._budget.take(origin.group.hex(), now):
+                raise RemoteProtocolError(Reason.TOO_MANY_RECORDS, "news faster than they happen")
+            return self._verify(key, signature, message)
+
         try:
             record = unseal(
-                sealed, now=now, network=self._network, newest=self._newest, verify=self._verify
+                sealed, now=now, network=self._network, newest=self._newest, verify=verify
             )
         except RemoteProtocolError as error:
             self._counts.records_rejected[error.reason] += 1
@@ -122,14 +138,20 @@ class Intake:
         self._counts.records[verdict.value] += 1
         if record.is_relay and verdict in (Learned.NEW, Learned.REPLACED):
             self._tell()
-        if verdict is not Learned.BANNED:
+        if verdict not in (Learned.BANNED, Learned.UNUSABLE):
             self._shelf.hold(Held(record, sealed, origin.group), now)
         return verdict
 
     def remind(self, kept: Capability, now: float) -> None:
         """Put a record that the book kept on the shelf again, if it still holds."""
         try:
-            record = unseal(kept.envelope, now=now, network=self._network, verify=self._verify)
+            record = unseal(
+                kept.envelope,
+                now=now,
+                network=self._network,
+                newest=self._shelf.newest,
+                verify=self._verify,
+            )
         except RemoteProtocolError:
             return
         self._shelf.hold(Held(record, kept.envelope, Origin(Source.GOSSIP, kept.who).group), now)
@@ -140,36 +162,19 @@ class Intake:
         self, record: CapabilityRecord, sealed: bytes, origin: Origin, now: float
     ) -> Learned:
         keys = self._dialable(record.addresses) if record.is_relay else ()
+        ways = [way for way in record.relays if not keys and self._dialable([way.endpoint])]
         held = self._book.capability(record.peer_id)
-        verdict = Learned.WITHDRAWN if record.withdrawn else Learned.NEW
-        if keys or (held is not None and held.signed):
-            verdict = self._book.learn_signed(_signed(record, keys, sealed), origin, now)
+        verdict = Learned.WITHDRAWN if record.withdrawn else Learned.UNUSABLE
+        if keys or ways or (held is not None and held.signed):
+            hint = str(ways[0]) if ways else ""
+            verdict = self._book.learn_signed(_signed(record, keys, hint, sealed), origin, now)
         if record.node is not None:
             self.endpoints([record.node], origin, now)
-        ways = [way for way in record.relays if self._dialable([way.endpoint])]
-        if ways or self._is_known_as_private(record.peer_id):
-            self._private(record, str(ways[0]) if ways else "", origin, now)
-        return verdict
-
-    def _private(self, record: CapabilityRecord, hint: str, origin: Origin, now: float) -> None:
-        """The book knows private peers by unsigned claims: the teller's quota pays for the place,
-        and what stands there is the peer's own word, which replaces hearsay."""
-        address = synthetic(record.peer_id)
-        claim = RelayClaim(
-            address,
-            ttl=max(1, int(record.expires / 1000 - now)),
-            role=RelayRole.PRIVATE,
-            peer_id=record.peer_id,
-            hint=hint,
-        )
-        self._claims([claim], origin, now)
-        if address in self._book:
+        if not ways and (address := synthetic(record.peer_id)) in self._book:
+            # Its own word, against what others say of how it is reached.
             own_word = Origin(Source.GOSSIP, host_of(address))
-            with self._sparing():
-                self._book.learn_claims([claim], own_word, now)
-
-    def _is_known_as_private(self, peer_id: str) -> bool:
-        return synthetic(peer_id) in self._book
+            self._book.learn_claims([RelayClaim(address)], own_word, now)
+        return verdict
 
     def _claims(self, claims: list[RelayClaim], origin: Origin, now: float) -> None:
         if not claims:
@@ -227,7 +232,9 @@ def _unsigned(claim: Claim) -> RelayClaim:
     )
 
 
-def _signed(record: CapabilityRecord, keys: tuple[bytes, ...], sealed: bytes) -> SignedClaim:
+def _signed(
+    record: CapabilityRecord, keys: tuple[bytes, ...], hint: str, sealed: bytes
+) -> SignedClaim:
     return SignedClaim(
         peer_id=record.peer_id,
         seq=record.sequence,
@@ -235,4 +242,6 @@ def _signed(record: CapabilityRecord, keys: tuple[bytes, ...], sealed: bytes) ->
         addresses=keys,
         envelope=sealed,
         capacity=0 if record.offer is None else record.offer.capacity,
+        role=RelayRole.PRIVATE if hint else RelayRole.PUBLIC,
+        hint=hint,
     )

@@ -1,7 +1,7 @@
 """Signed records at hand, to be passed on: the newest of each peer, bounded, in memory.
 
-The address book keeps those of relays over a restart; here are also those of private peers, which
-live for two hours. Times are Unix seconds.
+The address book keeps them over a restart; here they are unsealed and chosen from. Times are Unix
+seconds.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class AnswerBudget:
         self._buckets[who] = bucket
         if len(self._buckets) > self._remembered:
             self._buckets.popitem(last=False)
-        earned = (now - bucket.at) / self._interval
+        earned = max(0.0, now - bucket.at) / self._interval
         bucket.level, bucket.at = min(float(self._burst), bucket.level + earned), now
         lacking = 1.0 - bucket.level
         if lacking > 1e-6:  # a rounding error is no reason to wait

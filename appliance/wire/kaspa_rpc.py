@@ -53,7 +53,12 @@ class GetServerInfo:
     """Which network, and is it synchronised?"""
 
 
-Request = GetPeerAddresses | GetConnectedPeers | AddPeer | GetInfo | GetServerInfo
+@dataclass(frozen=True, slots=True)
+class GetLibp2pStatus:
+    """Who is it in libp2p? Relay-capable nodes only; others leave it unanswered."""
+
+
+Request = GetPeerAddresses | GetConnectedPeers | AddPeer | GetInfo | GetServerInfo | GetLibp2pStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +102,25 @@ class ServerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Libp2pStatus:
+    """In the node's own words."""
+
+    mode: str
+    peer_id: str  # text form; empty: it has none
+    identity_kind: str
+    identity_path: str
+
+
+@dataclass(frozen=True, slots=True)
 class RpcRefused:
     """kaspad's own words."""
 
     text: str
 
 
-Response = PeerAddresses | ConnectedPeers | PeerAdded | Info | ServerInfo | RpcRefused
+Response = (
+    PeerAddresses | ConnectedPeers | PeerAdded | Info | ServerInfo | Libp2pStatus | RpcRefused
+)
 
 
 def encode_request(request: Request, number: int = 0) -> bytes:
@@ -121,6 +138,8 @@ def encode_request(request: Request, number: int = 0) -> bytes:
             message.getInfoRequest.SetInParent()
         case GetServerInfo():
             message.getServerInfoRequest.SetInParent()
+        case GetLibp2pStatus():
+            message.getLibp2pStatusRequest.SetInParent()
     return message.SerializeToString()
 
 
@@ -158,6 +177,9 @@ def _read(message: pb.KaspadResponse) -> Response:
         case "getServerInfoResponse":
             server = message.getServerInfoResponse
             return ServerInfo(server.networkId, server.serverVersion, server.isSynced)
+        case "getLibp2pStatusResponse":
+            said = message.getLibp2pStatusResponse
+            return Libp2pStatus(said.mode, said.peerId, said.identityKind, said.identityPath)
     return PeerAdded()
 
 

@@ -7,19 +7,22 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from appliance.addresses import snapshots
 from appliance.addresses.claims import CONFIRMED_FOR, QUIET
 from appliance.addresses.keys import may_be_dialled
 from appliance.addresses.model import Learned, RelayClaim, Want
 from appliance.addresses.options import StoreOptions
 from appliance.addresses.store import AddressBook
 from appliance.network import Network
+from tests.addresses.books import leave_as_killed
 from tests.addresses.peers import NOW, heard_from, key, peer_id, relay_claim, signed
 
 HOSTS = [f"{11 + n}.{n % 3}.0.{n}" for n in range(1, 25)]
+HOST_OF = {key(host)[:16]: host for host in HOSTS}
 ADDRESSES = [key(host) for host in HOSTS] + [
     key("11.0.0.77", 5),
     key("2a01:4f8::1"),
@@ -37,8 +40,12 @@ class BookMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.place = Path(tempfile.mkdtemp())
+        self.scratch = Path(tempfile.mkdtemp())
+        self.place = self.scratch / "book"
+        self.crashes = 0
         self.now = NOW
+        self.cached_from = snapshots.CACHED_FROM
+        vars(snapshots)["CACHED_FROM"] = 3  # so that the file of the tables takes part
         self.book = self.opened()
         self.known: set[bytes] = set()
         self.reached: dict[bytes, int] = {}
@@ -52,10 +59,11 @@ class BookMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.book.close()
-        shutil.rmtree(self.place)
+        shutil.rmtree(self.scratch)
+        vars(snapshots)["CACHED_FROM"] = self.cached_from
 
     def is_banned(self, address: bytes) -> bool:
-        host = next((h for h in HOSTS if key(h)[:16] == address[:16]), "")
+        host = HOST_OF.get(address[:16], "")
         return self.banned.get(host, 0) > self.now
 
     def heard(self, told: list[bytes]) -> set[bytes]:
@@ -146,6 +154,23 @@ class BookMachine(RuleBasedStateMachine):
         self.book = self.opened()
         assert self.book.damaged == 0
 
+    @rule(whole=st.booleans())
+    def write_the_tables(self, whole: bool) -> None:
+        snapshot = self.book.snapshot()
+        if snapshot is not None and whole:
+            snapshot.write()
+            self.book.kept(snapshot)
+
+    @rule()
+    def crash(self) -> None:
+        self.crashes += 1
+        left = self.scratch / f"crash{self.crashes}"
+        leave_as_killed(self.book, self.place, left)
+        self.book.close()
+        self.place = left
+        self.book = self.opened()
+        assert self.book.damaged == 0
+
     @invariant()
     def it_holds_what_it_was_told(self) -> None:
         if not hasattr(self, "book"):
@@ -175,8 +200,10 @@ class BookMachine(RuleBasedStateMachine):
 
 
 BookMachine.TestCase.settings = settings(
-    max_examples=40,
-    stateful_step_count=40,
+    max_examples=12,
+    # Without `explain`, which traces every line of every example.
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

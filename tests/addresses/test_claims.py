@@ -95,7 +95,7 @@ def test_a_signed_record_counts_and_a_newer_one_replaces_it(book: AddressBook) -
     assert book.learn_signed(signed(1, seq=4), A, NOW + 4) is Learned.WITHDRAWN
     assert chosen(book, Want.RELAY, NOW + 5) == []
     assert book.learn_signed(signed(1, other, seq=3), B, NOW + 6) is Learned.REPLAYED
-    assert [record.seq for record in book.records()] == [4]
+    assert [one.seq for one in book.records(NOW, Random(1), 9)] == [4]
 
 
 def test_a_signed_record_ends_when_it_says_and_soon_enough(book: AddressBook) -> None:
@@ -118,6 +118,18 @@ def test_an_address_is_of_one_peer_until_it_fails_the_test(book: AddressBook) ->
     assert book.learn_signed(signed(2, R, seq=2), B, NOW + 3) is Learned.NEW
     book.deny_relay(R, NOW + 4)
     assert chosen(book, Want.RELAY, NOW + 5) == []
+
+
+def test_a_newer_record_of_an_address_that_is_not_its_peers_replaces_the_older_one(
+    book: AddressBook,
+) -> None:
+    mine, theirs = key("30.1.0.1"), key("31.1.0.1")
+    assert book.learn_signed(signed(1, mine), A, NOW) is Learned.NEW
+    assert book.learn_signed(signed(2, theirs), B, NOW) is Learned.NEW
+    assert book.learn_signed(signed(2, mine, seq=2), B, NOW) is Learned.REPLACED
+    # What was replaced does not come back.
+    assert book.learn_signed(signed(2, theirs), B, NOW) is Learned.REPLAYED
+    assert book.learn_signed(signed(2, theirs, seq=3), B, NOW) is Learned.REPLACED
 
 
 def test_a_private_peer_signs_how_it_is_reached(book: AddressBook) -> None:

@@ -21,7 +21,8 @@ from appliance.addresses.keys import (
 )
 from appliance.addresses.model import Source
 from appliance.addresses.tables import TEST_WINDOW, Tables
-from appliance.network import Endpoint
+from appliance.network import DOCUMENTATION, NO_HOST, SITE_ONLY, Endpoint
+from appliance.policy.reach import is_dialable, is_routable
 from tests.addresses.peers import DAY, NOW, key, peer_id, somewhere
 
 SECRET = b"s" * 16
@@ -107,6 +108,17 @@ def test_networks_that_are_closed_as_a_whole_or_in_part(allow_private: bool) -> 
             assert all(allowed)
         elif told[sixteen]:
             assert not any(allowed)
+
+
+def test_the_book_and_the_dialler_agree_on_every_range() -> None:
+    """At the edges of each range: the first address, the last, and those beside them."""
+    for network in (*SITE_ONLY, *DOCUMENTATION, *NO_HOST):
+        first, last = int(network.network_address), int(network.broadcast_address)
+        for number in {max(0, first - 1), first, last, min(last + 1, 2**network.max_prefixlen - 1)}:
+            at = Endpoint(str(type(network.network_address)(number)), 16111)
+            assert may_be_dialled(pack(at)) == is_routable(at), at
+            lab = is_dialable(at, allow_private=True)
+            assert may_be_dialled(pack(at), allow_private=True) == lab, at
 
 
 def test_a_message_at_once_means_the_same_as_one_address_at_a_time() -> None:

@@ -4,7 +4,8 @@
     python -m tests.bench.book --only migrate --rows 1000000 --kills 10
 
 Inserting is measured beside rocksdict alone, which gets the same bytes in batches of the same
-size, in turns within one run: what else the machine does slows both.
+size, in turns within one run: what else the machine does slows both. "CPU" is that of the thread
+which does the work: what it costs, whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from rocksdict import WriteBatch
 
@@ -75,36 +76,53 @@ def bare_put(raw: Store, rows: list[tuple[bytes, bytes]]) -> None:
     raw._store.write(batch)
 
 
+class Watch:
+    """Seconds on the wall, and of this thread's CPU, added up over `with` blocks."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+
+    def __enter__(self) -> Self:
+        self.wall -= time.perf_counter()
+        self.cpu -= time.thread_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall += time.perf_counter()
+        self.cpu += time.thread_time()
+
+    def __str__(self) -> str:
+        return f"{self.wall:.2f} s ({self.cpu:.2f} s CPU)"
+
+
 def insert(place: Path, entries: int) -> None:
     """Fill a book, in turns with a bare store that gets the same rows."""
     keys = list(public_addresses(entries, 1))
     told = list(messages(keys))
     book = AddressBook.open(place / "book", NET, options(entries))
     raw = Store(place / "raw", options(entries))
-    ours = bare = 0.0
+    ours, bare = Watch(), Watch()
     turn = max(1, len(told) // TURNS)
     for at in range(0, len(told), turn):
         part = told[at : at + turn]
-        started = time.perf_counter()
-        for origin, addresses in part:
-            book.add(addresses, origin, NOW)
-        ours += time.perf_counter() - started
+        with ours:
+            for origin, addresses in part:
+                book.add(addresses, origin, NOW)
         rows = [
             [(key, book._store.get("addresses", key) or b"\0" * 80) for key in addresses]
             for _, addresses in part
         ]
-        started = time.perf_counter()
-        for batch in rows:
-            bare_put(raw, batch)
-        bare += time.perf_counter() - started
+        with bare:
+            for batch in rows:
+                bare_put(raw, batch)
     print(f"insert: {entries} addresses, of which {len(book)} are kept")
-    print(f"  the book      {ours:6.2f} s  {entries / ours:9.0f} a second")
-    print(f"  rocksdict     {bare:6.2f} s  {entries / bare:9.0f} a second")
-    print(f"  share         {bare / ours:6.2f}")
+    print(f"  the book      {ours}  {entries / ours.wall:9.0f} a second")
+    print(f"  rocksdict     {bare}  {entries / bare.wall:9.0f} a second")
+    print(f"  share         {bare.wall / ours.wall:.2f} (CPU: {bare.cpu / ours.cpu:.2f})")
     print(f"memory: {book.memory_bytes / len(book):.0f} bytes an entry in the tables")
-    started = time.perf_counter()
-    book.close()
-    print(f"close: {time.perf_counter() - started:.2f} s")
+    with Watch() as closing:
+        book.close()
+    print(f"close: {closing}")
     raw.close()
 
 
@@ -112,23 +130,38 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-def choose(place: Path, entries: int, *, cache: bool = True) -> None:
+def choose(place: Path, entries: int, how: str) -> None:
     """Open the full book and choose from it."""
-    if not cache:
-        (place / "book" / "tables.cache").unlink()
     before = resident()
-    started = time.perf_counter()
-    book = AddressBook.open(place / "book", NET, options(entries))
-    took = time.perf_counter() - started
-    print(f"open{'' if cache else ' after a crash'}: {took:.2f} s, {len(book)} entries, ", end="")
+    with Watch() as opening:
+        book = AddressBook.open(place / "book", NET, options(entries))
+    print(f"open {how}: {opening}, {len(book)} entries, ", end="")
     print(f"{(resident() - before) / len(book):.0f} bytes of memory an entry, all in all")
-    for want in (Want.DIRECT,):
-        rng = random.Random(3)
-        started = time.perf_counter()
+    rng = random.Random(3)
+    with Watch() as choosing:
         for _ in range(10_000):
-            book.select(1, NOW + 60, rng, want)
-        print(f"choose: 10000 in {time.perf_counter() - started:.2f} s")
+            book.select(1, NOW + 60, rng, Want.DIRECT)
+    print(f"choose: 10000 in {choosing}")
     book.close()
+
+
+CRASHER: Final = """
+import os, sys
+from pathlib import Path
+from tests.bench.book import NET, NOW, messages, options, public_addresses
+from appliance.addresses.store import AddressBook
+book = AddressBook.open(Path(sys.argv[1]), NET, options(int(sys.argv[2])))
+for origin, addresses in messages(list(public_addresses(20_000, 77))):
+    book.add(addresses, origin, NOW + 5)
+for one in [key for key, _ in zip(book.addresses(), range(20_000))]:
+    book.record_failure(one, NOW + 6)
+os.kill(os.getpid(), 9)
+"""
+
+
+def crash(place: Path, entries: int) -> None:
+    """A process that is killed after 40,000 changes."""
+    subprocess.run([sys.executable, "-c", CRASHER, str(place / "book"), str(entries)], check=False)
 
 
 def write_version_1(place: Path, rows: int) -> None:
@@ -166,23 +199,28 @@ print("open", flush=True)
 """
 
 
+def both() -> tuple[float, float]:
+    return time.perf_counter(), time.thread_time()
+
+
 def migrate(place: Path, rows: int, kills: int) -> None:
     """Migrate once in peace, once killed at random points; both must hold everything."""
     write_version_1(place / "old", rows)
     shutil.copytree(place / "old", place / "killed")
-    steps: list[tuple[str, int, float]] = []
-    started = time.perf_counter()
-    book = AddressBook.open(
-        place / "old",
-        NET,
-        options(rows),
-        progress=lambda what, done: steps.append((what, done, time.perf_counter())),
-    )
-    total = time.perf_counter() - started
+    steps: list[tuple[str, int, float, float]] = []
+    started, cpu = time.perf_counter(), time.thread_time()
+    with Watch() as total:
+        book = AddressBook.open(
+            place / "old",
+            NET,
+            options(rows),
+            progress=lambda what, done: steps.append((what, done, *both())),
+        )
     migrated = [step for step in steps if step[0] == "migrating"]
-    rate = migrated[-1][1] / (migrated[-1][2] - started)
-    print(f"migrate: {rows} rows, {rate:.0f} a second, told {len(migrated)} times; ", end="")
-    print(f"{total:.1f} s until the book was open with {len(book)} entries")
+    _, done, wall, used = migrated[-1]
+    rates = f"{done / (wall - started):.0f} a second ({done / (used - cpu):.0f} a second of CPU)"
+    print(f"migrate: {rows} rows, {rates}, told {len(migrated)} times; ", end="")
+    print(f"{total} until the book was open with {len(book)} entries")
     book.close()
     rng = random.Random(9)
     killed: list[str] = []
@@ -205,10 +243,10 @@ def migrate(place: Path, rows: int, kills: int) -> None:
         child.stdout.close()
         if line in ("open\n", ""):
             break
-    done = AddressBook.open(place / "killed", NET, options(rows))
+    recovered = AddressBook.open(place / "killed", NET, options(rows))
     print(f"  killed {len(killed)} times, at: {', '.join(killed)}")
-    print(f"  then {len(done)} entries, {done.counts()['peers']} peers, {done.damaged} damaged")
-    done.close()
+    print(f"  then {len(recovered)} entries, {recovered.counts()['peers']} peers, {recovered.damaged} damaged")
+    recovered.close()
     assert SCHEMA == 2
 
 
@@ -223,9 +261,11 @@ def main(arguments: list[str] | None = None) -> int:
         place = Path(name)
         if given.only != "migrate":
             insert(place, given.entries)
-            choose(place, given.entries)
-            choose(place, given.entries, cache=False)
-            choose(place, given.entries)
+            choose(place, given.entries, "after a clean close")
+            crash(place, given.entries)
+            choose(place, given.entries, "after a crash")
+            (place / "book" / "tables.cache").unlink()
+            choose(place, given.entries, "without the file of the tables")
         if given.only != "insert":
             migrate(place, given.rows, given.kills)
     return 0

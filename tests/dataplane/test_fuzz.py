@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from appliance.dataplane.yamux import Yamux
-from tests.fuzz.dataplane import TARGETS, Broken, main, run, try_input
+from tests.fuzz.dataplane import TARGETS, main, run, try_input
+from tests.fuzz.running import Broken
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -109,7 +109,9 @@ def test_relays_and_peers_are_typed() -> None:
 
 
 def test_external_addresses_take_the_listen_port_unless_they_name_one() -> None:
-    body = 'bridge: {listen: ["0.0.0.0:4001", "[::]:4001"], external: [203.0.113.7, "203.0.113.7:80", "2001:db8::7"]}\n'  # noqa: E501
+    listen = '["0.0.0.0:4001", "[::]:4001"]'
+    external = '[203.0.113.7, "203.0.113.7:80", "2001:db8::7"]'
+    body = f"bridge: {{listen: {listen}, external: {external}}}\n"
     assert [str(endpoint) for endpoint in loads(HEAD + body).bridge.external] == [
         "203.0.113.7:4001",
         "203.0.113.7:80",

@@ -123,6 +123,23 @@ async def test_what_was_learnt_is_told_after_a_restart(tmp_path: Path) -> None:
         assert [held.record.peer_id for held in again.discovery.shelf.relays(0)] == [relay.peer_id]
 
 
+async def test_private_peers_are_known_after_a_restart(tmp_path: Path) -> None:
+    """Their records, and with them all their relays, lie in the book as well."""
+    async with town(tmp_path) as here:
+        relays = [await here.member(public=True) for _ in range(2)]
+        guest = await here.member(*[one.address for one in relays], public=False)
+        keeper = await here.member(relays[0].address, public=False)
+        here.reserve(guest, relays)
+        await until(lambda: len(keeper.discovery.ways_to(guest.peer_id)) == 2, seconds=40)
+        keeper.scope.cancel()
+        again = await here.again(keeper)
+        ways = again.discovery.ways_to(guest.peer_id)
+        assert {way.peer_id for way in ways} == {one.peer_id for one in relays}
+        found = again.book.select(4, again.discovery._clock.wall(), random.Random(1), Want.PRIVATE)
+        signed = {one.capability.peer_id: one.capability.signed for one in found if one.capability}
+        assert signed == {guest.peer_id: True}
+
+
 @pytest.mark.parametrize("network", [Network.DEVNET])
 async def test_a_seed_of_another_network_teaches_nothing(tmp_path: Path, network: Network) -> None:
     async with town(tmp_path) as here:

@@ -14,7 +14,7 @@ from appliance.addresses.keys import pack, synthetic
 from appliance.addresses.model import Learned, Origin, Source, Want
 from appliance.addresses.store import AddressBook
 from appliance.discovery.counts import DiscoveryCounts
-from appliance.discovery.intake import Intake
+from appliance.discovery.intake import RECORD_BURST, Intake
 from appliance.discovery.shelf import Shelf
 from appliance.network import Endpoint, Network
 from appliance.reasons import Reason
@@ -244,3 +244,43 @@ def test_a_flood_of_keys_from_one_teller_takes_a_bounded_part(us: Listener) -> N
         us.hears(seal(said, signer(f"sybil{number}")))
     assert len(us.book) <= 4096 // 16
     assert len(us.shelf) <= 1024 // 8
+
+
+def test_what_leads_nowhere_is_not_counted_as_news(us: Listener) -> None:
+    """Addresses of a home network: nothing of the record is kept, and nothing handed on."""
+    inside = replace(relay(), addresses=(Endpoint("192.168.1.1", 16112),), node=None)
+    assert us.hears(sealed(inside)) is Learned.UNUSABLE
+    assert us.hears(sealed(way_through(host="10.0.0.1"), "bob")) is Learned.UNUSABLE
+    assert len(us.book) == len(us.shelf) == 0
+    assert us.counts.records == {"unusable": 2}
+
+
+def test_a_relay_of_many_addresses_is_one_relay(us: Listener) -> None:
+    hosts = [Endpoint(f"93.{n}.10.7", 16112) for n in range(5)]
+    us.hears(sealed(replace(relay(), addresses=tuple(hosts))))
+    assert len(us.chosen(Want.RELAY)) == 5
+    assert us.book.counts()["relays"] == 1
+
+
+def test_one_network_cannot_keep_us_busy_with_signatures(us: Listener) -> None:
+    rejected, flood = us.counts.records_rejected, RECORD_BURST + 40
+    for number in range(flood):
+        said = record(f"s{number}", addresses=(Endpoint("93.1.1.1", 1024 + number),), node=None)
+        us.hears(seal(said, signer(f"s{number}")))
+    assert rejected == {Reason.TOO_MANY_RECORDS: 40}
+    other = Origin(Source.GOSSIP, "94.1.1.1")
+    assert us.intake.record(sealed(relay()), other, NOW) is Learned.NEW
+    late = record("s0", NOW + 50, addresses=(Endpoint("93.1.1.1", 1024),), node=None)
+    assert us.hears(seal(late, signer("s0")), NOW + 50) is not None
+
+
+def test_the_records_of_one_network_leave_room_for_others(us: Listener) -> None:
+    """Identities are free: peers that do not exist, in as many networks as there are relays."""
+    for number in range(600):
+        name, net = f"ghost{number}", number % 100
+        said = private(name, relays=(RelayWay(Endpoint(f"94.{net}.1.1", 16112), peer("alice")),))
+        us.hears(seal(said, signer(name)), NOW)
+    assert us.book.counts()["peers"] <= 4096 // 4 // 8
+    teller = Origin(Source.GOSSIP, "95.1.1.1")
+    assert us.intake.record(sealed(way_through(), "bob"), teller, NOW) is Learned.NEW
+    assert us.book.capability(peer("bob")) is not None

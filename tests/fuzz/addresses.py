@@ -9,9 +9,7 @@ breaks this are in the message; `--first` goes on from there.
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from random import Random
@@ -35,6 +33,7 @@ from appliance.addresses.values import (
     encode_capability,
 )
 from tests.addresses import kaspad_writer as kaspad
+from tests.fuzz.running import Broken, in_turn, program
 
 _TABLES: Final = Tables(64, b"f" * 16)
 _ID: Final = "12D3KooW" + "a" * 44
@@ -102,7 +101,7 @@ def version_1(rng: Random) -> None:
     key, value = _changed(rng, _ID.encode()), _changed(rng, legacy.encode(record))
     fast = usual(key, value, _TABLES)
     careful = list(converted(legacy.decode(key, value), _TABLES))
-    assert fast is None or careful == [fast]
+    assert fast is None or careful == [("addresses", *fast)]
 
 
 def kaspad_address(rng: Random) -> None:
@@ -148,10 +147,6 @@ TARGETS: Final[dict[str, Callable[[Random], None]]] = {
 }
 
 
-class Broken(AssertionError):
-    """An input did what no input may do."""
-
-
 def try_input(target: str, seed: int, number: int) -> bool:
     """One input; whether it was refused. Raises Broken."""
     try:
@@ -165,30 +160,11 @@ def try_input(target: str, seed: int, number: int) -> bool:
 
 def run(inputs: int, *, seed: int, first: int = 0) -> Counter[str]:
     """That many inputs, to each parser in turn; how many were refused. Raises Broken."""
-    refused: Counter[str] = Counter()
-    targets = list(TARGETS)
-    for number in range(first, first + inputs):
-        target = targets[number % len(targets)]
-        refused[target] += try_input(target, seed, number)
-    return refused
+    return in_turn(TARGETS, try_input, inputs, seed, first)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tests.fuzz.addresses", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0)
-    options = parser.parse_args(arguments)
-    started = time.monotonic()
-    try:
-        refused = run(options.inputs, seed=options.seed, first=options.first)
-    except Broken as broken:
-        print(broken, file=sys.stderr)
-        return 1
-    seconds = time.monotonic() - started
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(refused.items()))
-    print(f"{options.inputs} inputs in {seconds:.0f} s, seed {options.seed}; refused: {counts}")
-    return 0
+    return program("tests.fuzz.addresses", __doc__, TARGETS, try_input, arguments)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ that breaks this are in the message; `--first` goes on from there.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from random import Random
@@ -33,6 +31,7 @@ from appliance.errors import Fault, RemoteProtocolError
 from appliance.reasons import Reason
 from appliance.wire import multistream
 from tests.dataplane.frames import control_of
+from tests.fuzz.running import Broken, check, in_turn, program
 
 MAX_INBOUND: Final = 500
 OWN_STREAMS: Final = 3
@@ -115,7 +114,7 @@ def yamux_outcome(pieces: list[bytes]) -> Outcome:
         try:
             events = machine.receive(piece)
         except RemoteProtocolError as error:
-            _check(error.reason is Reason.YAMUX_VIOLATION, f"reason {error.reason}")
+            check(error.reason is Reason.YAMUX_VIOLATION, f"reason {error.reason}")
             # Events in front of it, in the same piece, are lost with it: nothing to compare.
             end = error.detail
             break
@@ -123,24 +122,24 @@ def yamux_outcome(pieces: list[bytes]) -> Outcome:
             match event:
                 case DataReceived(stream_id, data):
                     held[stream_id] += len(data)
-                    _check(held[stream_id] <= INITIAL_WINDOW, "more than a window was accepted")
+                    check(held[stream_id] <= INITIAL_WINDOW, "more than a window was accepted")
                     said = streams[stream_id]
                     if said and isinstance(last := said[-1], bytes):
                         said[-1] = last + bytes(data)
                     else:
                         said.append(bytes(data))
                 case StreamOpened(stream_id):
-                    _check(stream_id not in streams, "opened twice")
+                    check(stream_id not in streams, "opened twice")
                     streams[stream_id] = []
                 case StreamRefused(stream_id) | EofReceived(stream_id) | ResetReceived(stream_id):
                     streams.setdefault(stream_id, []).append(type(event))
                 case _:
                     control.append(event)
-        _check(machine.open_streams <= MAX_INBOUND + OWN_STREAMS, "too many streams")
-        _check(machine.backlog <= 2 * MAX_CONTROL_BACKLOG, "too large a backlog")
+        check(machine.open_streams <= MAX_INBOUND + OWN_STREAMS, "too many streams")
+        check(machine.backlog <= 2 * MAX_CONTROL_BACKLOG, "too large a backlog")
     if end is not None:
         return ("violation", end)
-    _check(machine.backlog % HEADER_SIZE == 0, "half a frame of ours")
+    check(machine.backlog % HEADER_SIZE == 0, "half a frame of ours")
     return streams, control, machine.open_streams, control_of(machine)
 
 
@@ -169,10 +168,10 @@ def channel_outcome(pieces: list[bytes]) -> Outcome:
         try:
             consumed, size = receiver.open(memoryview(kept), out)
         except RemoteProtocolError as error:
-            _check(error.reason is Reason.NOISE_VIOLATION, f"reason {error.reason}")
+            check(error.reason is Reason.NOISE_VIOLATION, f"reason {error.reason}")
             return ("violation", error.detail)
         plain += bytes(out[:size])
-        _check(_PLAIN.startswith(plain), "what was never sealed was opened")
+        check(_PLAIN.startswith(plain), "what was never sealed was opened")
         kept = kept[consumed:]
     return plain, kept
 
@@ -195,13 +194,13 @@ def listener_outcome(pieces: list[bytes]) -> Outcome:
                 rest += machine.receive(piece) or b""
             sent += machine.data_to_send()
     except RemoteProtocolError as error:
-        _check(
+        check(
             error.reason
             in (Reason.MALFORMED_MESSAGE, Reason.UNSUPPORTED_PROTOCOL, Reason.MESSAGE_TOO_LARGE),
             f"reason {error.reason}",
         )
         return ("violation", error.detail, sent + machine.data_to_send())
-    _check(len(sent) < 1000, "more answers than proposals are allowed")
+    check(len(sent) < 1000, "more answers than proposals are allowed")
     return machine.protocol, sent, rest
 
 
@@ -215,7 +214,7 @@ def dialler_outcome(pieces: list[bytes]) -> Outcome:
             elif (behind := machine.receive(piece)) is not None:
                 agreed, rest = True, behind
     except RemoteProtocolError as error:
-        _check(
+        check(
             error.reason
             in (Reason.MALFORMED_MESSAGE, Reason.UNSUPPORTED_PROTOCOL, Reason.MESSAGE_TOO_LARGE),
             f"reason {error.reason}",
@@ -232,15 +231,6 @@ TARGETS: Final[dict[str, tuple[Callable[[Random], bytes], Callable[[list[bytes]]
 }
 
 
-class Broken(AssertionError):
-    """An input did what no input may do."""
-
-
-def _check(holds: bool, what: str) -> None:
-    if not holds:
-        raise Broken(what)
-
-
 def try_input(target: str, seed: int, number: int) -> bool:
     """One input, whole and in pieces; whether it was a violation. Raises Broken."""
     make, mean = TARGETS[target]
@@ -249,7 +239,7 @@ def try_input(target: str, seed: int, number: int) -> bool:
     pieces = _pieces(rng, wire)
     try:
         whole, cut = mean([wire]), mean(pieces)
-        _check(whole == cut, f"whole: {whole}, in pieces: {cut}")
+        check(whole == cut, f"whole: {whole}, in pieces: {cut}")
     except Broken as error:
         raise Broken(f"{target}, seed {seed}, input {number}: {error}") from None
     except Fault as fault:
@@ -259,30 +249,11 @@ def try_input(target: str, seed: int, number: int) -> bool:
 
 def run(inputs: int, *, seed: int, first: int = 0) -> Counter[str]:
     """That many inputs, to each machine in turn; how many were violations. Raises Broken."""
-    violations: Counter[str] = Counter()
-    targets = list(TARGETS)
-    for number in range(first, first + inputs):
-        target = targets[number % len(targets)]
-        violations[target] += try_input(target, seed, number)
-    return violations
+    return in_turn(TARGETS, try_input, inputs, seed, first)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tests.fuzz.dataplane", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0)
-    options = parser.parse_args(arguments)
-    started = time.monotonic()
-    try:
-        violations = run(options.inputs, seed=options.seed, first=options.first)
-    except Broken as broken:
-        print(broken, file=sys.stderr)
-        return 1
-    seconds = time.monotonic() - started
-    rejected = ", ".join(f"{name} {count}" for name, count in sorted(violations.items()))
-    print(f"{options.inputs} inputs in {seconds:.0f} s, seed {options.seed}; refused: {rejected}")
-    return 0
+    return program("tests.fuzz.dataplane", __doc__, TARGETS, try_input, arguments)
 
 
 if __name__ == "__main__":

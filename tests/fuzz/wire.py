@@ -20,9 +20,8 @@ from random import Random
 from typing import Any, Final
 
 from appliance.errors import RemoteProtocolError
-from appliance.network import Endpoint, Network
-from appliance.reasons import Reason
-from appliance.wire import gossip, kaspa_codec, kaspa_rpc, multiaddr, peer_ids
+from appliance.network import Endpoint
+from appliance.wire import kaspa_codec, kaspa_rpc, multiaddr, peer_ids
 from appliance.wire.capability import (
     MAX_CAPACITY,
     MAX_LIFETIME,
@@ -35,7 +34,6 @@ from appliance.wire.capability import (
     read_claim,
     read_version,
 )
-from appliance.wire.framing import frame
 from appliance.wire.kaspa_messages import (
     Addresses,
     LabChunk,
@@ -51,43 +49,21 @@ from appliance.wire.kaspa_messages import (
     Version,
 )
 from appliance.wire.pb import kaspa_rpc_pb2 as rpc_pb
-from appliance.wire.records import CapabilityRecord, next_sequence, seal, unseal, withdrawal
 from appliance.wire.synthetic import can_be_dialled, plain
 from appliance.wire.ways import MAX_HINT, RelayWay, parse_hint
-from tests.wire.signing import NOW, peer, private, record, signer
+from tests.fuzz.running import Broken, changed, check
+from tests.fuzz.wire_signed import (
+    REASONS,
+    autonat_input,
+    autonat_outcome,
+    gossip_input,
+    gossip_outcome,
+    record_input,
+    record_outcome,
+)
+from tests.wire.signing import peer, signer
 
 ALICE, BOB = peer("alice"), peer("bob")
-
-
-class Broken(AssertionError):
-    """An input did what no input may do."""
-
-
-def _check(holds: bool, what: str) -> None:
-    if not holds:
-        raise Broken(what)
-
-
-def _changed(rng: Random, data: bytes, most: int = 4) -> bytes:
-    """A few bytes changed, dropped, repeated or added, or a piece cut off."""
-    out = bytearray(data)
-    for _ in range(rng.randrange(most)):
-        at = rng.randrange(len(out) + 1)
-        match rng.randrange(5):
-            case 0 if at < len(out):
-                out[at] = rng.randrange(256)
-            case 1:
-                del out[at : at + rng.randrange(1, 9)]
-            case 2:
-                out[at:at] = out[at : at + rng.randrange(1, 40)]
-            case 3:
-                out[at:at] = rng.randbytes(rng.randrange(1, 4))
-            case _:
-                if rng.random() < 0.2:
-                    del out[at:]
-                elif at < len(out):
-                    out[at] ^= 1 << rng.randrange(8)
-    return bytes(out)
 
 
 # --- Kaspa's messages
@@ -131,8 +107,8 @@ _MESSAGES: Final = (
 def kaspa_input(rng: Random) -> bytes:
     if rng.random() < 0.1:
         return rng.randbytes(rng.randrange(80))
-    data = _changed(rng, rng.choice(_MESSAGES))
-    return data + _changed(rng, rng.choice(_MESSAGES)) if rng.random() < 0.05 else data
+    data = changed(rng, rng.choice(_MESSAGES))
+    return data + changed(rng, rng.choice(_MESSAGES)) if rng.random() < 0.05 else data
 
 
 def kaspa_outcome(data: bytes) -> object:
@@ -143,8 +119,8 @@ def kaspa_outcome(data: bytes) -> object:
     message = kaspa_codec.decode(data)
     again = kaspa_codec.encode(message)
     read = kaspa_codec.decode(again)
-    _check(_unordered(read) == _unordered(message), f"{message} was written and read as {read}")
-    _check(kaspa_codec.encode(read) == again, "written differently the second time")
+    check(_unordered(read) == _unordered(message), f"{message} was written and read as {read}")
+    check(kaspa_codec.encode(read) == again, "written differently the second time")
     return type(message.payload)
 
 
@@ -170,7 +146,7 @@ def _odd_text(rng: Random, texts: tuple[str, ...]) -> str:
     text = rng.choice(texts)
     if rng.random() < 0.5:
         return text
-    return _changed(rng, text.encode()).decode(errors="replace")
+    return changed(rng, text.encode()).decode(errors="replace")
 
 
 _IDS: Final = (ALICE, BOB, "", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N")
@@ -214,21 +190,21 @@ def claim_outcome(address: NetAddress) -> object:
     """A claim leads to hosts only, and not for longer than an hour."""
     older = aged(address, 1800.0)
     if older is not None and makes_claim(older):
-        _check(0 < older.relay_ttl_ms <= 1_800_000, "grew younger")
+        check(0 < older.relay_ttl_ms <= 1_800_000, "grew younger")
     claim = read_claim(address)
     if claim is None:
         return None
-    _check(0 < claim.lifetime <= MAX_LIFETIME, f"lives for {claim.lifetime}")
+    check(0 < claim.lifetime <= MAX_LIFETIME, f"lives for {claim.lifetime}")
     if isinstance(claim, PublicClaim):
-        _check(can_be_dialled(claim.node) and can_be_dialled(claim.relay), f"{claim.relay}")
-        _check(claim.capacity <= MAX_CAPACITY, f"capacity {claim.capacity}")
+        check(can_be_dialled(claim.node) and can_be_dialled(claim.relay), f"{claim.relay}")
+        check(claim.capacity <= MAX_CAPACITY, f"capacity {claim.capacity}")
     else:
         assert claim.via is not None
-        _check(claim.node is None or can_be_dialled(claim.node), f"{claim.node}")
-        _check(can_be_dialled(claim.via.endpoint), f"{claim.via}")
-        _check(claim.via.peer_id != claim.peer_id, "through itself")
+        check(claim.node is None or can_be_dialled(claim.node), f"{claim.node}")
+        check(can_be_dialled(claim.via.endpoint), f"{claim.via}")
+        check(claim.via.peer_id != claim.peer_id, "through itself")
     if claim.lifetime >= 0.001:
-        _check(read_version(claiming(_VERSION, claim)) == claim, f"{claim} does not come back")
+        check(read_version(claiming(_VERSION, claim)) == claim, f"{claim} does not come back")
     return type(claim)
 
 
@@ -239,29 +215,29 @@ def hint_input(rng: Random) -> str:
 def hint_outcome(text: str) -> object:
     """A way is a host's, in its plain form, and its text means the same."""
     way = parse_hint(text)
-    _check(len(text) <= MAX_HINT, "too long")
-    _check(can_be_dialled(way.endpoint), f"{way}")
-    _check(parse_hint(str(way)) == way, f"{way} does not come back")
+    check(len(text) <= MAX_HINT, "too long")
+    check(can_be_dialled(way.endpoint), f"{way}")
+    check(parse_hint(str(way)) == way, f"{way} does not come back")
     return way.peer_id is not None
 
 
 def peer_id_input(rng: Random) -> tuple[bytes, str]:
     multihash = rng.choice((signer("alice").key.peer_id, b"\x12\x20" + bytes(32)))
-    return _changed(rng, multihash), _odd_text(rng, _IDS)
+    return changed(rng, multihash), _odd_text(rng, _IDS)
 
 
 def peer_id_outcome(either: tuple[bytes, str]) -> object:
     """Both forms lead to each other. One of the pair may be refused, the other then not tried."""
     multihash, text = either
-    _check(peer_ids.to_text(peer_ids.to_bytes(text)) == text, f"{text!r} does not come back")
-    _check(peer_ids.to_bytes(peer_ids.to_text(multihash)) == multihash, f"{multihash!r}")
+    check(peer_ids.to_text(peer_ids.to_bytes(text)) == text, f"{text!r} does not come back")
+    check(peer_ids.to_bytes(peer_ids.to_text(multihash)) == multihash, f"{multihash!r}")
     return True
 
 
 def multiaddr_input(rng: Random) -> bytes:
     family = rng.choice(("203.0.113.9", "2001:db8::9", "::ffff:203.0.113.9"))
     identity = rng.choice((None, signer("bob").key.peer_id))
-    return _changed(rng, multiaddr.encode(Endpoint(family, 16112), identity))
+    return changed(rng, multiaddr.encode(Endpoint(family, 16112), identity))
 
 
 def multiaddr_outcome(data: bytes) -> object:
@@ -270,9 +246,9 @@ def multiaddr_outcome(data: bytes) -> object:
     if address is None:
         return None
     again = multiaddr.encode(address.endpoint, address.peer_id)
-    _check(multiaddr.decode(again) == address, f"{address} does not come back")
+    check(multiaddr.decode(again) == address, f"{address} does not come back")
     ip = IPv6Address(address.endpoint.host) if address.endpoint.is_ipv6 else None
-    _check(ip is None or plain(ip) == ip, "an IPv4-mapped address came out")
+    check(ip is None or plain(ip) == ip, "an IPv4-mapped address came out")
     return True
 
 
@@ -289,7 +265,7 @@ _ANSWERS: Final = tuple(each.SerializeToString() for each in (_KNOWN, _PEERS, _R
 
 
 def rpc_input(rng: Random) -> bytes:
-    return _changed(rng, rng.choice(_ANSWERS))
+    return changed(rng, rng.choice(_ANSWERS))
 
 
 def rpc_outcome(data: bytes) -> object:
@@ -297,132 +273,11 @@ def rpc_outcome(data: bytes) -> object:
     _, response = kaspa_rpc.decode_response(data)
     if isinstance(response, kaspa_rpc.PeerAddresses):
         for endpoint in response.known:
-            _check(Endpoint.parse(str(endpoint)) == endpoint, f"{endpoint}")
+            check(Endpoint.parse(str(endpoint)) == endpoint, f"{endpoint}")
             ip = ip_address(endpoint.host)
-            _check(plain(ip) == ip and "%" not in endpoint.host, f"{endpoint}")
+            check(plain(ip) == ip and "%" not in endpoint.host, f"{endpoint}")
     return type(response)
 
-
-# --- signed records
-
-_HONEST: Final[tuple[CapabilityRecord, ...]] = (
-    record(),
-    record(offer=None),
-    private("bob"),
-    withdrawal(peer("carol"), Network.SIMNET, next_sequence(NOW)),
-    replace(record("dave"), network=Network.MAINNET),
-    record("erin", issued=NOW + 10**6),
-    record("frank", issued=NOW - 10**6),
-)
-_SIGNERS: Final = {peer(name): signer(name) for name in "alice bob carol dave erin frank".split()}
-_SEALED: Final = tuple(seal(each, _SIGNERS[each.peer_id]) for each in _HONEST)
-
-
-def record_input(rng: Random) -> bytes:
-    match rng.randrange(20):
-        case 0:
-            return rng.randbytes(rng.randrange(200))
-        case 1:
-            return rng.choice(_SEALED)
-        case 2:  # two records' halves
-            first, second = rng.choice(_SEALED), rng.choice(_SEALED)
-            return first[: rng.randrange(len(first))] + second[rng.randrange(len(second)) :]
-    return _changed(rng, rng.choice(_SEALED))
-
-
-def record_outcome(data: bytes) -> object:
-    """Only what was signed is believed, bit for bit."""
-    opened = unseal(data, now=NOW, network=Network.SIMNET)
-    _check(opened in _HONEST and data in _SEALED, f"forged: {opened}")
-    return opened.peer_id
-
-
-# --- gossip
-
-_ASK: Final = gossip.Ask(
-    network="kaspa-simnet",
-    limit=20,
-    wanted=gossip.Wanted.RELAYS,
-    peers=(ALICE, BOB),
-    records=_SEALED[:2],
-)
-_ANSWER: Final = gossip.Answer(records=_SEALED[:4], ask_again=300)
-_TOO_SOON: Final = gossip.Answer(status=gossip.Status.TOO_SOON, ask_again=60)
-_BODIES: Final = (
-    gossip.encode_ask(_ASK),
-    gossip.encode_answer(_ANSWER),
-    gossip.encode_answer(_TOO_SOON),
-)
-_REFUSED: Final = "refused"
-
-
-def _pieces(rng: Random, data: bytes) -> list[bytes]:
-    cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.randrange(4)))
-    return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
-
-
-def gossip_input(rng: Random) -> tuple[bytes, list[bytes]]:
-    kinds = (
-        gossip.encode_ask(_ASK),
-        gossip.encode_answer(_ANSWER),
-        gossip.encode_answer(_TOO_SOON),
-    )
-    body = rng.choice(kinds)
-    data = frame(_changed(rng, body)) if rng.random() < 0.7 else _changed(rng, frame(body))
-    if rng.random() < 0.05:
-        data = rng.randbytes(rng.randrange(100))
-    return data, _pieces(rng, data)
-
-
-def gossip_outcome(either: tuple[bytes, list[bytes]]) -> object:
-    """An exchange is the same however it is cut, within its bounds, for either side."""
-    whole, pieces = either
-    results = [(_hear(gossip.Answerer(), cut), _hear(_asked(), cut)) for cut in ([whole], pieces)]
-    _check(results[0] == results[1], f"whole: {results[0]}, in pieces: {results[1]}")
-    asked, answered = results[0]
-    if asked == answered == _REFUSED:
-        raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)
-    if isinstance(asked, gossip.Ask):
-        _check(asked.limit <= gossip.MAX_RECORDS, "asks for too much")
-        _check(gossip.decode_ask(gossip.encode_ask(asked)) == asked, "does not come back")
-    if isinstance(answered, gossip.Answer):
-        _check(len(answered.records) <= _ASK.limit, "answers too much")
-        _check(gossip.decode_answer(gossip.encode_answer(answered)) == answered, "not the same")
-    return type(asked), type(answered)
-
-
-def _asked() -> gossip.Asker:
-    asker = gossip.Asker(_ASK)
-    asker.begin()
-    return asker
-
-
-def _hear(machine: gossip.Asker | gossip.Answerer, pieces: list[bytes]) -> object:
-    """The message, or None while it is incomplete, or that it was refused."""
-    heard: gossip.Ask | gossip.Answer | None = None
-    try:
-        for piece in pieces:
-            heard = machine.receive(piece) or heard
-    except RemoteProtocolError as error:
-        _check(error.reason in _REASONS, f"reason {error.reason}")
-        return _REFUSED
-    return heard
-
-
-_REASONS: Final = frozenset(
-    (
-        Reason.MALFORMED_MESSAGE,
-        Reason.MESSAGE_TOO_LARGE,
-        Reason.UNEXPECTED_MESSAGE,
-        Reason.TOO_MANY_ADDRESSES,
-        Reason.TOO_MANY_RECORDS,
-        Reason.WRONG_NETWORK,
-        Reason.BAD_SIGNATURE,
-        Reason.RECORD_EXPIRED,
-        Reason.RECORD_FROM_FUTURE,
-        Reason.RECORD_LIVES_TOO_LONG,
-    )
-)
 
 TARGETS: Final[dict[str, tuple[Callable[[Random], Any], Callable[[Any], object]]]] = {
     "kaspa": (kaspa_input, kaspa_outcome),
@@ -433,6 +288,7 @@ TARGETS: Final[dict[str, tuple[Callable[[Random], Any], Callable[[Any], object]]
     "rpc": (rpc_input, rpc_outcome),
     "records": (record_input, record_outcome),
     "gossip": (gossip_input, gossip_outcome),
+    "autonat": (autonat_input, autonat_outcome),
 }
 
 
@@ -445,12 +301,12 @@ def try_input(target: str, seed: int, number: int) -> bool:
     try:
         mean(hostile)
     except RemoteProtocolError as error:
-        if error.reason not in _REASONS:
+        if error.reason not in REASONS:
             raise Broken(f"{place}: reason {error.reason.value}") from error
         return True
     except Broken as error:
         raise Broken(f"{place}: {error}") from None
-    except Exception as error:
+    except Exception as error:  # whatever else it is, it is the find of this program
         raise Broken(f"{place}: {error!r}") from error
     return False
 

@@ -17,6 +17,7 @@ TIERS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"bridge", "node", "operate", "image", "lab"}),
     frozenset({"discovery"}),
     frozenset({"app"}),
+    frozenset({"machine"}),
     frozenset({"cli"}),
 )
 TIER: Final = {room: height for height, rooms in enumerate(TIERS) for room in rooms}
@@ -43,10 +44,12 @@ DOORS: Final = {
     "sizing/detect.py": "describes the running machine as a hardware profile",
     "sizing/detect_line.py": "the same for its internet line",
     "addresses/opening.py": "the directory of the store: its lock, its making, its refusals",
+    "addresses/held.py": "the book's files: opening, writing, closing",
     "addresses/store.py": "the book over the store",
     "addresses/kaspad_db.py": "copies a kaspad's database and reads the copy",
     "addresses/listing.py": "reads a book that another process has open",
     "addresses/rocks.py": "the RocksDB store",
+    "addresses/snapshots.py": "the file that the tables are kept in",
 }
 ACTING: Final = frozenset(
     """

@@ -132,7 +132,9 @@ async def test_a_relay_capable_peer_is_learnt_and_passed_on() -> None:
         other = replace(CAPABLE, peer_id=b"o" * 16, address=None)
         await trio.to_thread.run_sync(conversation(other, out), bound)
         assert node.address_count == 1
-    (told,) = (address for address in out[1] if isinstance(address, NetAddress))  # type: ignore[attr-defined]
+    addresses = out[1]
+    assert isinstance(addresses, list | tuple)
+    (told,) = (address for address in addresses if isinstance(address, NetAddress))
     assert CAPABLE.address is not None
     assert told.ip == CAPABLE.address.ip and told.relay_port == 16112
     assert 0 < told.relay_ttl_ms <= CAPABLE.address.relay_ttl_ms

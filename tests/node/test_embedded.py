@@ -211,7 +211,7 @@ async def connected(
 
 
 def node(**options: object) -> EmbeddedNode:
-    return EmbeddedNode(Network.SIMNET, ANY, **options)  # type: ignore[arg-type]
+    return EmbeddedNode(Network.SIMNET, ANY, **options)  # type: ignore[arg-type] # each test its own
 
 
 async def test_pings_keep_an_idle_connection_alive(

@@ -198,7 +198,7 @@ async def test_control_frames_that_nobody_reads_answers_to_end_the_connection() 
         blocked.set()
         await trio.sleep_forever()
 
-    right.send_all = never  # type: ignore[method-assign]
+    right.send_all = never  # type: ignore[method-assign] # a peer that stalls
     node = EmbeddedNode(Network.SIMNET, ANY)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.serve_stream, right, REMOTE)

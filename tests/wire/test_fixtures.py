@@ -19,7 +19,7 @@ from appliance.bridge.envelope import Voucher, open_voucher
 from appliance.errors import RemoteProtocolError
 from appliance.network import Endpoint, Network
 from appliance.reasons import Reason
-from appliance.wire import circuit, dcutr, gossip, kaspa_codec, kaspa_rpc, peer_ids
+from appliance.wire import autonat, circuit, dcutr, gossip, kaspa_codec, kaspa_rpc, peer_ids
 from appliance.wire.capability import read_claim
 from appliance.wire.kaspa_messages import (
     Addresses,
@@ -246,6 +246,59 @@ OTHERS: dict[str, Pair] = {
 }
 
 
+AUTONAT1: dict[str, autonat.DialMe | autonat.DialResult] = {
+    "autonat 1 dial": autonat.DialMe(BOB, RELAY_AT),
+    "autonat 1 came through": autonat.DialResult(autonat.Verdict.OK, address=RELAY_AT[0]),
+    "autonat 1 did not": autonat.DialResult(autonat.Verdict.DIAL_ERROR, "dial failed"),
+}
+AUTONAT2: dict[str, autonat.V2Message] = {
+    "autonat 2 request": autonat.DialRequest(RELAY_AT, 2**64 - 1),
+    "autonat 2 response": autonat.DialResponse(
+        autonat.Outcome.OK, 1, autonat.Dialled.DIAL_BACK_ERROR
+    ),
+    "autonat 2 refusal": autonat.DialResponse(autonat.Outcome.DIAL_REFUSED),
+    "autonat 2 asks for data": autonat.DataRequest(1, 30_000),
+    "autonat 2 data": autonat.DataResponse(b"\x11" * 32),
+}
+
+
+@pytest.mark.parametrize("name", AUTONAT1)
+def test_a_message_of_autonat_1(name: str) -> None:
+    assert autonat.encode_v1(AUTONAT1[name]) == bytes_of(name)
+    assert autonat.decode_v1(bytes_of(name)) == AUTONAT1[name]
+
+
+@pytest.mark.parametrize("name", AUTONAT2)
+def test_a_message_of_autonat_2(name: str) -> None:
+    assert autonat.encode_v2(AUTONAT2[name]) == bytes_of(name)
+    assert autonat.decode_v2(bytes_of(name)) == AUTONAT2[name]
+
+
+def test_a_dial_back_of_autonat_2() -> None:
+    assert autonat.encode_dial_back(300) == bytes_of("autonat 2 dial back")
+    assert autonat.decode_dial_back(bytes_of("autonat 2 dial back")) == 300
+    assert autonat.encode_dial_back_response() == bytes_of("autonat 2 dial back heard")
+
+
+@pytest.mark.parametrize(
+    ("decode", "data", "reason"),
+    [
+        (autonat.decode_v1, b"", Reason.MALFORMED_MESSAGE),
+        (autonat.decode_v1, b"\x08\x00\x12\xff", Reason.MALFORMED_MESSAGE),
+        (autonat.decode_v1, bytes.fromhex("08011a020807"), Reason.MALFORMED_MESSAGE),
+        (autonat.decode_v2, b"", Reason.MALFORMED_MESSAGE),
+        (autonat.decode_v2, b"\x0a\x66" + b"\x0a\x00" * 51, Reason.TOO_MANY_ADDRESSES),
+        (autonat.decode_v2, bytes(autonat.MAX_MESSAGE + 1), Reason.MESSAGE_TOO_LARGE),
+    ],
+)
+def test_what_autonat_never_says(
+    decode: Callable[[bytes], object], data: bytes, reason: Reason
+) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode(data)
+    assert caught.value.reason is reason
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_message_of_libp2p_or_ours(name: str) -> None:
     pair = OTHERS[name]
@@ -264,6 +317,7 @@ ASKED: dict[str, kaspa_rpc.Request] = {
     "rpc addPeer": kaspa_rpc.AddPeer(Endpoint("203.0.113.7", 16111), permanent=True),
     "rpc getInfo": kaspa_rpc.GetInfo(),
     "rpc getServerInfo": kaspa_rpc.GetServerInfo(),
+    "rpc getLibp2pStatus": kaspa_rpc.GetLibp2pStatus(),
 }
 ANSWERED: dict[str, tuple[int, kaspa_rpc.Response]] = {
     "rpc peer addresses": (
@@ -283,6 +337,10 @@ ANSWERED: dict[str, tuple[int, kaspa_rpc.Response]] = {
     "rpc peer added": (3, kaspa_rpc.PeerAdded()),
     "rpc refusal": (3, kaspa_rpc.RpcRefused("unavailable in safe mode")),
     "rpc info": (4, kaspa_rpc.Info("b", "1.1.0", synced=True)),
+    "rpc libp2p status": (
+        6,
+        kaspa_rpc.Libp2pStatus("full", ALICE, "persisted", "/var/lib/kaspad/libp2p.id"),
+    ),
     "rpc server info": (5, kaspa_rpc.ServerInfo("testnet-10", "1.1.0", synced=True)),
 }
 
@@ -314,10 +372,11 @@ def test_what_no_kaspad_answers(data: bytes, reason: Reason) -> None:
 
 def test_every_fixture_is_used_and_says_where_it_is_from() -> None:
     used = {*KASPA, *OTHERS, *ASKED, *ANSWERED, "a reservation voucher", "an IPv4-mapped address"}
+    used |= {*AUTONAT1, *AUTONAT2, "autonat 2 dial back", "autonat 2 dial back heard"}
     used |= {name for name in CASES if "do not speak" in name}
     used |= {name for name, case in CASES.items() if case["origin"] == "relay-capable, later"}
     assert used == set(CASES)
     assert all(case["origin"] in DOCUMENT["origins"] for case in CASES.values())
-    for origin in ("rusty-kaspa", "go-libp2p"):
+    for origin in ("rusty-kaspa", "relay-kaspa, rpc", "go-libp2p", "go-libp2p, autonat 2"):
         assert {"repository", "tag", "files"} <= set(DOCUMENT["origins"][origin])
     assert DOCUMENT["protoc"].startswith("libprotoc ")

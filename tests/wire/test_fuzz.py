@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from appliance.wire import envelope
-from tests.fuzz.wire import TARGETS, Broken, main, try_input
+from tests.fuzz.running import Broken
+from tests.fuzz.wire import TARGETS, main, try_input
 
 KEEPS_SILENT = {"multiaddrs"}  # what it does not understand it skips
 

@@ -104,11 +104,11 @@ def test_what_a_later_version_says_is_understood_as_far_as_it_goes() -> None:
     later = pb.GossipMessage()
     later.ask.network = "kaspa-simnet"
     later.ask.limit = 4_000_000_000
-    later.ask.wanted = 7  # type: ignore[assignment]
+    later.ask.wanted = 7  # type: ignore[assignment] # a number of later
     data = later.SerializeToString() + b"\xa2\x06\x02hi"
     assert gossip.decode_ask(data) == Ask(network="kaspa-simnet", limit=MAX_RECORDS)
     answer = pb.GossipMessage()
-    answer.answer.status = 9  # type: ignore[assignment]
+    answer.answer.status = 9  # type: ignore[assignment] # a number of later
     answer.answer.ask_again_seconds = 2**32 - 1
     heard = gossip.decode_answer(answer.SerializeToString())
     assert heard == Answer(status=9, ask_again=MAX_WAIT)  # nobody silences us for longer

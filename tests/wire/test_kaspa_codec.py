@@ -158,7 +158,7 @@ def test_bytes_of_the_short_messages() -> None:
 
 def test_a_version_is_byte_for_byte_what_stock_encodes() -> None:
     stock = STOCK["KaspadMessage"]()
-    version = stock.version  # type: ignore[attr-defined]
+    version = stock.version  # type: ignore[attr-defined] # a class made here
     version.protocolVersion = 10
     version.timestamp = VERSION.timestamp_ms
     version.address.ip = bytes([203, 0, 113, 7])
@@ -172,14 +172,14 @@ def test_a_version_is_byte_for_byte_what_stock_encodes() -> None:
 def test_stock_reads_a_relay_address_as_ip_and_port() -> None:
     stock = STOCK["KaspadMessage"]()
     stock.ParseFromString(kaspa_codec.encode(Message(Addresses((RELAY_ADDRESS,)))))
-    (address,) = stock.addresses.addressList  # type: ignore[attr-defined]
+    (address,) = stock.addresses.addressList  # type: ignore[attr-defined] # the same
     assert address.ip == IPv6Address("2001:db8::1").packed
     assert address.port == 16111
 
 
 def test_an_ipv4_mapped_address_means_the_ipv4_one() -> None:
     stock = STOCK["KaspadMessage"]()
-    address = stock.addresses.addressList.add()  # type: ignore[attr-defined]
+    address = stock.addresses.addressList.add()  # type: ignore[attr-defined] # the same
     address.ip = IPv6Address("::ffff:203.0.113.7").packed
     address.port = 16111
     assert kaspa_codec.decode(stock.SerializeToString()).payload == Addresses((STOCK_ADDRESS,))
@@ -246,7 +246,8 @@ def test_bytes_that_are_no_message(data: bytes, reason: Reason) -> None:
 def test_impossible_values_are_refused() -> None:
     for field, value in {"ip": b"\1\2\3", "port": 65536}.items():
         stock = STOCK["KaspadMessage"]()
-        address = stock.addresses.addressList.add(ip=bytes(4), port=1)  # type: ignore[attr-defined]
+        known = stock.addresses.addressList  # type: ignore[attr-defined] # the same
+        address = known.add(ip=bytes(4), port=1)
         setattr(address, field, value)
         with pytest.raises(RemoteProtocolError) as caught:
             kaspa_codec.decode(stock.SerializeToString())

@@ -114,7 +114,7 @@ def test_noise_is_the_peers_fault(wire: bytes, greeted: bool) -> None:
         try:
             machine.receive((HELLO if greeted else b"") + wire)
         except RemoteProtocolError as error:
-            assert error.reason in (  # noqa: PT017
+            assert error.reason in (  # noqa: PT017 - either is right
                 Reason.MALFORMED_MESSAGE,
                 Reason.MESSAGE_TOO_LARGE,
                 Reason.UNSUPPORTED_PROTOCOL,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fkaspa_rpc.proto\x12\tprotowire\"\x8f\x03\n\rKaspadRequest\x12\n\n\x02id\x18\x65 \x01(\x04\x12M\n\x17getPeerAddressesRequest\x18\xf2\x07 \x01(\x0b\x32).protowire.GetPeerAddressesRequestMessageH\x00\x12U\n\x1bgetConnectedPeerInfoRequest\x18\xf8\x07 \x01(\x0b\x32-.protowire.GetConnectedPeerInfoRequestMessageH\x00\x12;\n\x0e\x61\x64\x64PeerRequest\x18\xfa\x07 \x01(\x0b\x32 .protowire.AddPeerRequestMessageH\x00\x12;\n\x0egetInfoRequest\x18\xa7\x08 \x01(\x0b\x32 .protowire.GetInfoRequestMessageH\x00\x12G\n\x14getServerInfoRequest\x18\xc4\x08 \x01(\x0b\x32&.protowire.GetServerInfoRequestMessageH\x00\x42\t\n\x07payload\"\x9a\x03\n\x0eKaspadResponse\x12\n\n\x02id\x18\x65 \x01(\x04\x12O\n\x18getPeerAddressesResponse\x18\xf3\x07 \x01(\x0b\x32*.protowire.GetPeerAddressesResponseMessageH\x00\x12W\n\x1cgetConnectedPeerInfoResponse\x18\xf9\x07 \x01(\x0b\x32..protowire.GetConnectedPeerInfoResponseMessageH\x00\x12=\n\x0f\x61\x64\x64PeerResponse\x18\xfb\x07 \x01(\x0b\x32!.protowire.AddPeerResponseMessageH\x00\x12=\n\x0fgetInfoResponse\x18\xa8\x08 \x01(\x0b\x32!.protowire.GetInfoResponseMessageH\x00\x12I\n\x15getServerInfoResponse\x18\xc5\x08 \x01(\x0b\x32\'.protowire.GetServerInfoResponseMessageH\x00\x42\t\n\x07payload\"\x1b\n\x08RPCError\x12\x0f\n\x07message\x18\x01 \x01(\t\" \n\x1eGetPeerAddressesRequestMessage\"\xd2\x01\n\x1fGetPeerAddressesResponseMessage\x12\x41\n\taddresses\x18\x01 \x03(\x0b\x32..protowire.GetPeerAddressesKnownAddressMessage\x12G\n\x0f\x62\x61nnedAddresses\x18\x02 \x03(\x0b\x32..protowire.GetPeerAddressesKnownAddressMessage\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError\"3\n#GetPeerAddressesKnownAddressMessage\x12\x0c\n\x04\x41\x64\x64r\x18\x01 \x01(\t\"$\n\"GetConnectedPeerInfoRequestMessage\"\x81\x01\n#GetConnectedPeerInfoResponseMessage\x12\x35\n\x05infos\x18\x01 \x03(\x0b\x32&.protowire.GetConnectedPeerInfoMessage\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError\"\xb5\x01\n\x1bGetConnectedPeerInfoMessage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x18\n\x10lastPingDuration\x18\x03 \x01(\x03\x12\x12\n\nisOutbound\x18\x06 \x01(\x08\x12\x11\n\tuserAgent\x18\x08 \x01(\t\x12!\n\x19\x61\x64vertisedProtocolVersion\x18\t \x01(\r\x12\x15\n\rtimeConnected\x18\n \x01(\x03\"=\n\x15\x41\x64\x64PeerRequestMessage\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x13\n\x0bisPermanent\x18\x02 \x01(\x08\"=\n\x16\x41\x64\x64PeerResponseMessage\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError\"\x17\n\x15GetInfoRequestMessage\"u\n\x16GetInfoResponseMessage\x12\r\n\x05p2pId\x18\x01 \x01(\t\x12\x15\n\rserverVersion\x18\x03 \x01(\t\x12\x10\n\x08isSynced\x18\x05 \x01(\x08\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError\"\x1d\n\x1bGetServerInfoRequestMessage\"\xae\x01\n\x1cGetServerInfoResponseMessage\x12\x15\n\rrpcApiVersion\x18\x01 \x01(\r\x12\x16\n\x0erpcApiRevision\x18\x02 \x01(\r\x12\x15\n\rserverVersion\x18\x03 \x01(\t\x12\x11\n\tnetworkId\x18\x04 \x01(\t\x12\x10\n\x08isSynced\x18\x06 \x01(\x08\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError2Q\n\x03RPC\x12J\n\rMessageStream\x12\x18.protowire.KaspadRequest\x1a\x19.protowire.KaspadResponse\"\x00(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fkaspa_rpc.proto\x12\tprotowire\"\xdc\x03\n\rKaspadRequest\x12\n\n\x02id\x18\x65 \x01(\x04\x12M\n\x17getPeerAddressesRequest\x18\xf2\x07 \x01(\x0b\x32).protowire.GetPeerAddressesRequestMessageH\x00\x12U\n\x1bgetConnectedPeerInfoRequest\x18\xf8\x07 \x01(\x0b\x32-.protowire.GetConnectedPeerInfoRequestMessageH\x00\x12;\n\x0e\x61\x64\x64PeerRequest\x18\xfa\x07 \x01(\x0b\x32 .protowire.AddPeerRequestMessageH\x00\x12;\n\x0egetInfoRequest\x18\xa7\x08 \x01(\x0b\x32 .protowire.GetInfoRequestMessageH\x00\x12G\n\x14getServerInfoRequest\x18\xc4\x08 \x01(\x0b\x32&.protowire.GetServerInfoRequestMessageH\x00\x12K\n\x16getLibp2pStatusRequest\x18\xca\x08 \x01(\x0b\x32(.protowire.GetLibp2pStatusRequestMessageH\x00\x42\t\n\x07payload\"\xe9\x03\n\x0eKaspadResponse\x12\n\n\x02id\x18\x65 \x01(\x04\x12O\n\x18getPeerAddressesResponse\x18\xf3\x07 \x01(\x0b\x32*.protowire.GetPeerAddressesResponseMessageH\x00\x12W\n\x1cgetConnectedPeerInfoResponse\x18\xf9\x07 \x01(\x0b\x32..protowire.GetConnectedPeerInfoResponseMessageH\x00\x12=\n\x0f\x61\x64\x64PeerResponse\x18\xfb\x07 \x01(\x0b\x32!.protowire.AddPeerResponseMessageH\x00\x12=\n\x0fgetInfoResponse\x18\xa8\x08 \x01(\x0b\x32!.protowire.GetInfoResponseMessageH\x00\x12I\n\x15getServerInfoResponse\x18\xc5\x08 \x01(\x0b\x32\'.protowire.GetServerInfoResponseMessageH\x00\x12M\n\x17getLibp2pStatusResponse\x18\xcb\x08 \x01(\x0b\x32).protowire.GetLibp2pStatusResponseMessageH\x00\x42\t\n\x07payload\"\x1b\n\x08RPCError\x12\x0f\n\x07message\x18\x01 \x01(\t\" \n\x1eGetPeerAddressesRequestMessage\"\xd2\x01\n\x1fGetPeerAddressesResponseMessage\x12\x41\n\taddresses\x18\x01 \x03(\x0b\x32..protowire.GetPeerAddressesKnownAddressMessage\x12G\n\x0f\x62\x61nnedAddresses\x18\x02 \x03(\x0b\x32..protowire.GetPeerAddressesKnownAddressMessage\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError\"3\n#GetPeerAddressesKnownAddressMessage\x12\x0c\n\x04\x41\x64\x64r\x18\x01 \x01(\t\"$\n\"GetConnectedPeerInfoRequestMessage\"\x81\x01\n#GetConnectedPeerInfoResponseMessage\x12\x35\n\x05infos\x18\x01 \x03(\x0b\x32&.protowire.GetConnectedPeerInfoMessage\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError\"\xb5\x01\n\x1bGetConnectedPeerInfoMessage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x18\n\x10lastPingDuration\x18\x03 \x01(\x03\x12\x12\n\nisOutbound\x18\x06 \x01(\x08\x12\x11\n\tuserAgent\x18\x08 \x01(\t\x12!\n\x19\x61\x64vertisedProtocolVersion\x18\t \x01(\r\x12\x15\n\rtimeConnected\x18\n \x01(\x03\"=\n\x15\x41\x64\x64PeerRequestMessage\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x13\n\x0bisPermanent\x18\x02 \x01(\x08\"=\n\x16\x41\x64\x64PeerResponseMessage\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError\"\x17\n\x15GetInfoRequestMessage\"u\n\x16GetInfoResponseMessage\x12\r\n\x05p2pId\x18\x01 \x01(\t\x12\x15\n\rserverVersion\x18\x03 \x01(\t\x12\x10\n\x08isSynced\x18\x05 \x01(\x08\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError\"\x1d\n\x1bGetServerInfoRequestMessage\"\xae\x01\n\x1cGetServerInfoResponseMessage\x12\x15\n\rrpcApiVersion\x18\x01 \x01(\r\x12\x16\n\x0erpcApiRevision\x18\x02 \x01(\r\x12\x15\n\rserverVersion\x18\x03 \x01(\t\x12\x11\n\tnetworkId\x18\x04 \x01(\t\x12\x10\n\x08isSynced\x18\x06 \x01(\x08\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError\"\x1f\n\x1dGetLibp2pStatusRequestMessage\"\x8f\x01\n\x1eGetLibp2pStatusResponseMessage\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x0e\n\x06peerId\x18\x02 \x01(\t\x12\x14\n\x0cidentityKind\x18\x03 \x01(\t\x12\x14\n\x0cidentityPath\x18\x04 \x01(\t\x12#\n\x05\x65rror\x18\xe8\x07 \x01(\x0b\x32\x13.protowire.RPCError2Q\n\x03RPC\x12J\n\rMessageStream\x12\x18.protowire.KaspadRequest\x1a\x19.protowire.KaspadResponse\"\x00(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,35 +32,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kaspa_rpc_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_KASPADREQUEST']._serialized_start=31
-  _globals['_KASPADREQUEST']._serialized_end=430
-  _globals['_KASPADRESPONSE']._serialized_start=433
-  _globals['_KASPADRESPONSE']._serialized_end=843
-  _globals['_RPCERROR']._serialized_start=845
-  _globals['_RPCERROR']._serialized_end=872
-  _globals['_GETPEERADDRESSESREQUESTMESSAGE']._serialized_start=874
-  _globals['_GETPEERADDRESSESREQUESTMESSAGE']._serialized_end=906
-  _globals['_GETPEERADDRESSESRESPONSEMESSAGE']._serialized_start=909
-  _globals['_GETPEERADDRESSESRESPONSEMESSAGE']._serialized_end=1119
-  _globals['_GETPEERADDRESSESKNOWNADDRESSMESSAGE']._serialized_start=1121
-  _globals['_GETPEERADDRESSESKNOWNADDRESSMESSAGE']._serialized_end=1172
-  _globals['_GETCONNECTEDPEERINFOREQUESTMESSAGE']._serialized_start=1174
-  _globals['_GETCONNECTEDPEERINFOREQUESTMESSAGE']._serialized_end=1210
-  _globals['_GETCONNECTEDPEERINFORESPONSEMESSAGE']._serialized_start=1213
-  _globals['_GETCONNECTEDPEERINFORESPONSEMESSAGE']._serialized_end=1342
-  _globals['_GETCONNECTEDPEERINFOMESSAGE']._serialized_start=1345
-  _globals['_GETCONNECTEDPEERINFOMESSAGE']._serialized_end=1526
-  _globals['_ADDPEERREQUESTMESSAGE']._serialized_start=1528
-  _globals['_ADDPEERREQUESTMESSAGE']._serialized_end=1589
-  _globals['_ADDPEERRESPONSEMESSAGE']._serialized_start=1591
-  _globals['_ADDPEERRESPONSEMESSAGE']._serialized_end=1652
-  _globals['_GETINFOREQUESTMESSAGE']._serialized_start=1654
-  _globals['_GETINFOREQUESTMESSAGE']._serialized_end=1677
-  _globals['_GETINFORESPONSEMESSAGE']._serialized_start=1679
-  _globals['_GETINFORESPONSEMESSAGE']._serialized_end=1796
-  _globals['_GETSERVERINFOREQUESTMESSAGE']._serialized_start=1798
-  _globals['_GETSERVERINFOREQUESTMESSAGE']._serialized_end=1827
-  _globals['_GETSERVERINFORESPONSEMESSAGE']._serialized_start=1830
-  _globals['_GETSERVERINFORESPONSEMESSAGE']._serialized_end=2004
-  _globals['_RPC']._serialized_start=2006
-  _globals['_RPC']._serialized_end=2087
+  _globals['_KASPADREQUEST']._serialized_end=507
+  _globals['_KASPADRESPONSE']._serialized_start=510
+  _globals['_KASPADRESPONSE']._serialized_end=999
+  _globals['_RPCERROR']._serialized_start=1001
+  _globals['_RPCERROR']._serialized_end=1028
+  _globals['_GETPEERADDRESSESREQUESTMESSAGE']._serialized_start=1030
+  _globals['_GETPEERADDRESSESREQUESTMESSAGE']._serialized_end=1062
+  _globals['_GETPEERADDRESSESRESPONSEMESSAGE']._serialized_start=1065
+  _globals['_GETPEERADDRESSESRESPONSEMESSAGE']._serialized_end=1275
+  _globals['_GETPEERADDRESSESKNOWNADDRESSMESSAGE']._serialized_start=1277
+  _globals['_GETPEERADDRESSESKNOWNADDRESSMESSAGE']._serialized_end=1328
+  _globals['_GETCONNECTEDPEERINFOREQUESTMESSAGE']._serialized_start=1330
+  _globals['_GETCONNECTEDPEERINFOREQUESTMESSAGE']._serialized_end=1366
+  _globals['_GETCONNECTEDPEERINFORESPONSEMESSAGE']._serialized_start=1369
+  _globals['_GETCONNECTEDPEERINFORESPONSEMESSAGE']._serialized_end=1498
+  _globals['_GETCONNECTEDPEERINFOMESSAGE']._serialized_start=1501
+  _globals['_GETCONNECTEDPEERINFOMESSAGE']._serialized_end=1682
+  _globals['_ADDPEERREQUESTMESSAGE']._serialized_start=1684
+  _globals['_ADDPEERREQUESTMESSAGE']._serialized_end=1745
+  _globals['_ADDPEERRESPONSEMESSAGE']._serialized_start=1747
+  _globals['_ADDPEERRESPONSEMESSAGE']._serialized_end=1808
+  _globals['_GETINFOREQUESTMESSAGE']._serialized_start=1810
+  _globals['_GETINFOREQUESTMESSAGE']._serialized_end=1833
+  _globals['_GETINFORESPONSEMESSAGE']._serialized_start=1835
+  _globals['_GETINFORESPONSEMESSAGE']._serialized_end=1952
+  _globals['_GETSERVERINFOREQUESTMESSAGE']._serialized_start=1954
+  _globals['_GETSERVERINFOREQUESTMESSAGE']._serialized_end=1983
+  _globals['_GETSERVERINFORESPONSEMESSAGE']._serialized_start=1986
+  _globals['_GETSERVERINFORESPONSEMESSAGE']._serialized_end=2160
+  _globals['_GETLIBP2PSTATUSREQUESTMESSAGE']._serialized_start=2162
+  _globals['_GETLIBP2PSTATUSREQUESTMESSAGE']._serialized_end=2193
+  _globals['_GETLIBP2PSTATUSRESPONSEMESSAGE']._serialized_start=2196
+  _globals['_GETLIBP2PSTATUSRESPONSEMESSAGE']._serialized_end=2339
+  _globals['_RPC']._serialized_start=2341
+  _globals['_RPC']._serialized_end=2422
 # @@protoc_insertion_point(module_scope)

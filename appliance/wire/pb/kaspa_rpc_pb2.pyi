@@ -7,36 +7,40 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class KaspadRequest(_message.Message):
-    __slots__ = ("id", "getPeerAddressesRequest", "getConnectedPeerInfoRequest", "addPeerRequest", "getInfoRequest", "getServerInfoRequest")
+    __slots__ = ("id", "getPeerAddressesRequest", "getConnectedPeerInfoRequest", "addPeerRequest", "getInfoRequest", "getServerInfoRequest", "getLibp2pStatusRequest")
     ID_FIELD_NUMBER: _ClassVar[int]
     GETPEERADDRESSESREQUEST_FIELD_NUMBER: _ClassVar[int]
     GETCONNECTEDPEERINFOREQUEST_FIELD_NUMBER: _ClassVar[int]
     ADDPEERREQUEST_FIELD_NUMBER: _ClassVar[int]
     GETINFOREQUEST_FIELD_NUMBER: _ClassVar[int]
     GETSERVERINFOREQUEST_FIELD_NUMBER: _ClassVar[int]
+    GETLIBP2PSTATUSREQUEST_FIELD_NUMBER: _ClassVar[int]
     id: int
     getPeerAddressesRequest: GetPeerAddressesRequestMessage
     getConnectedPeerInfoRequest: GetConnectedPeerInfoRequestMessage
     addPeerRequest: AddPeerRequestMessage
     getInfoRequest: GetInfoRequestMessage
     getServerInfoRequest: GetServerInfoRequestMessage
-    def __init__(self, id: _Optional[int] = ..., getPeerAddressesRequest: _Optional[_Union[GetPeerAddressesRequestMessage, _Mapping]] = ..., getConnectedPeerInfoRequest: _Optional[_Union[GetConnectedPeerInfoRequestMessage, _Mapping]] = ..., addPeerRequest: _Optional[_Union[AddPeerRequestMessage, _Mapping]] = ..., getInfoRequest: _Optional[_Union[GetInfoRequestMessage, _Mapping]] = ..., getServerInfoRequest: _Optional[_Union[GetServerInfoRequestMessage, _Mapping]] = ...) -> None: ...
+    getLibp2pStatusRequest: GetLibp2pStatusRequestMessage
+    def __init__(self, id: _Optional[int] = ..., getPeerAddressesRequest: _Optional[_Union[GetPeerAddressesRequestMessage, _Mapping]] = ..., getConnectedPeerInfoRequest: _Optional[_Union[GetConnectedPeerInfoRequestMessage, _Mapping]] = ..., addPeerRequest: _Optional[_Union[AddPeerRequestMessage, _Mapping]] = ..., getInfoRequest: _Optional[_Union[GetInfoRequestMessage, _Mapping]] = ..., getServerInfoRequest: _Optional[_Union[GetServerInfoRequestMessage, _Mapping]] = ..., getLibp2pStatusRequest: _Optional[_Union[GetLibp2pStatusRequestMessage, _Mapping]] = ...) -> None: ...
 
 class KaspadResponse(_message.Message):
-    __slots__ = ("id", "getPeerAddressesResponse", "getConnectedPeerInfoResponse", "addPeerResponse", "getInfoResponse", "getServerInfoResponse")
+    __slots__ = ("id", "getPeerAddressesResponse", "getConnectedPeerInfoResponse", "addPeerResponse", "getInfoResponse", "getServerInfoResponse", "getLibp2pStatusResponse")
     ID_FIELD_NUMBER: _ClassVar[int]
     GETPEERADDRESSESRESPONSE_FIELD_NUMBER: _ClassVar[int]
     GETCONNECTEDPEERINFORESPONSE_FIELD_NUMBER: _ClassVar[int]
     ADDPEERRESPONSE_FIELD_NUMBER: _ClassVar[int]
     GETINFORESPONSE_FIELD_NUMBER: _ClassVar[int]
     GETSERVERINFORESPONSE_FIELD_NUMBER: _ClassVar[int]
+    GETLIBP2PSTATUSRESPONSE_FIELD_NUMBER: _ClassVar[int]
     id: int
     getPeerAddressesResponse: GetPeerAddressesResponseMessage
     getConnectedPeerInfoResponse: GetConnectedPeerInfoResponseMessage
     addPeerResponse: AddPeerResponseMessage
     getInfoResponse: GetInfoResponseMessage
     getServerInfoResponse: GetServerInfoResponseMessage
-    def __init__(self, id: _Optional[int] = ..., getPeerAddressesResponse: _Optional[_Union[GetPeerAddressesResponseMessage, _Mapping]] = ..., getConnectedPeerInfoResponse: _Optional[_Union[GetConnectedPeerInfoResponseMessage, _Mapping]] = ..., addPeerResponse: _Optional[_Union[AddPeerResponseMessage, _Mapping]] = ..., getInfoResponse: _Optional[_Union[GetInfoResponseMessage, _Mapping]] = ..., getServerInfoResponse: _Optional[_Union[GetServerInfoResponseMessage, _Mapping]] = ...) -> None: ...
+    getLibp2pStatusResponse: GetLibp2pStatusResponseMessage
+    def __init__(self, id: _Optional[int] = ..., getPeerAddressesResponse: _Optional[_Union[GetPeerAddressesResponseMessage, _Mapping]] = ..., getConnectedPeerInfoResponse: _Optional[_Union[GetConnectedPeerInfoResponseMessage, _Mapping]] = ..., addPeerResponse: _Optional[_Union[AddPeerResponseMessage, _Mapping]] = ..., getInfoResponse: _Optional[_Union[GetInfoResponseMessage, _Mapping]] = ..., getServerInfoResponse: _Optional[_Union[GetServerInfoResponseMessage, _Mapping]] = ..., getLibp2pStatusResponse: _Optional[_Union[GetLibp2pStatusResponseMessage, _Mapping]] = ...) -> None: ...
 
 class RPCError(_message.Message):
     __slots__ = ("message",)
@@ -143,3 +147,21 @@ class GetServerInfoResponseMessage(_message.Message):
     isSynced: bool
     error: RPCError
     def __init__(self, rpcApiVersion: _Optional[int] = ..., rpcApiRevision: _Optional[int] = ..., serverVersion: _Optional[str] = ..., networkId: _Optional[str] = ..., isSynced: _Optional[bool] = ..., error: _Optional[_Union[RPCError, _Mapping]] = ...) -> None: ...
+
+class GetLibp2pStatusRequestMessage(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetLibp2pStatusResponseMessage(_message.Message):
+    __slots__ = ("mode", "peerId", "identityKind", "identityPath", "error")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PEERID_FIELD_NUMBER: _ClassVar[int]
+    IDENTITYKIND_FIELD_NUMBER: _ClassVar[int]
+    IDENTITYPATH_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    peerId: str
+    identityKind: str
+    identityPath: str
+    error: RPCError
+    def __init__(self, mode: _Optional[str] = ..., peerId: _Optional[str] = ..., identityKind: _Optional[str] = ..., identityPath: _Optional[str] = ..., error: _Optional[_Union[RPCError, _Mapping]] = ...) -> None: ...
