@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import ip_address
 from typing import Final
 
 import psutil
@@ -34,7 +33,7 @@ from appliance.clock import TrioClock
 from appliance.dataplane.plane import PlaneLimits
 from appliance.declaration import Declaration
 from appliance.declaration.addresses import PrivatePeer, RelayAddress
-from appliance.declaration.listeners import listeners
+from appliance.declaration.listeners import found_slots
 from appliance.discovery.agent import Discovery
 from appliance.discovery.reach import Reach, node_listener, reach_of
 from appliance.discovery.settings import settings_of
@@ -54,7 +53,6 @@ from appliance.sizing.model import Plan
 
 NO_RELAY: Final = frozenset({Reason.WRONG_PEER, Reason.UNSUPPORTED_PROTOCOL})
 """Failures that show that nobody relays where it was claimed."""
-MAX_PORT: Final = 65535
 _log = logging.getLogger("appliance.app")
 
 
@@ -205,9 +203,7 @@ def _declared_slots(appliance: Appliance, rng: random.Random) -> Iterator[Slot]:
 
 def _found_slots(appliance: Appliance, rng: random.Random) -> Iterator[BookSlot]:
     """Slots for peers that are found: what the plan has room for beyond the declared ones."""
-    declaration, spec = appliance.declaration, appliance.declaration.bridge
-    if declaration.node.kind == "remote" and ip_address(spec.slots.host).is_loopback:
-        return  # nobody could dial them
+    spec = appliance.declaration.bridge
     declared = list(appliance.slots)
     matchmaker = Matchmaker(
         PeerChoice(appliance.host.peer_id, (peer.peer_id for peer in spec.peers)),
@@ -218,11 +214,8 @@ def _found_slots(appliance: Appliance, rng: random.Random) -> Iterator[BookSlot]
         declared=declared,
     )
     matchmaker.on_tried.append(partial(_remember_peer, appliance.book))
-    taken = {declaration.node.p2p.port, *(one.endpoint.port for one in listeners(declaration))}
-    for index in range(len(declared), appliance.plan.caps.outbound_private):
-        where = declaration.slot(index)
-        if where.port > MAX_PORT or (where.port and where.port in taken):
-            continue  # a file that was right before must stay so
+    found = found_slots(appliance.declaration, appliance.plan.caps.outbound_private)
+    for index, where in found:
         yield BookSlot(
             index,
             where,

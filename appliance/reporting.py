@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -118,6 +119,8 @@ def snapshot(appliance: Appliance) -> MetricsSnapshot:
         slots=dict(Counter(slot.state for slot in appliance.slots)),
         discovery=_discovery(appliance),
         fds=Usage(fds.used, fds.limit),
+        connections=len(appliance.host.connections()),
+        resident_bytes=_resident_bytes(),
     )
 
 
@@ -221,6 +224,11 @@ def _outbound(appliance: Appliance) -> tuple[OutboundStatus, ...]:
 def _fds(appliance: Appliance) -> FdStatus:
     used = sum(1 for _ in Path("/proc/self/fd").iterdir())
     return FdStatus(used, appliance.plan.fds.limit)
+
+
+def _resident_bytes() -> int:
+    """proc_pid_statm(5): the second figure, in pages."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _faults(appliance: Appliance) -> tuple[FaultStatus, ...]:

@@ -11,7 +11,7 @@ import os
 import resource
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -65,16 +65,20 @@ def check(
     *,
     machine: Machine | None = None,
     beside_running: bool = False,
+    before_network: bool = False,
 ) -> list[Problem]:
     """Everything that keeps `declaration` from running here and now, `machine` being this one.
 
     `beside_running`: the appliance that runs from it already, if one does, is no fault, and neither
     are ports that are in use then. A kaspad that does not answer is none either: it may come later.
+    `before_network`: addresses that the machine does not have are none, for the same reason.
     """
     running = is_running(declaration)
     spare = beside_running and running
     found = list(_machine(plan, machine or Machine.here()))
-    found += _sockets(declaration, spare_used=spare)
+    spared = {errno.EADDRINUSE} if spare else set()
+    spared |= {errno.EADDRNOTAVAIL} if before_network else set()
+    found += _sockets(declaration, spared)
     found += _state(declaration)
     found += _control(declaration)
     if running and not spare:
@@ -165,10 +169,10 @@ def _nearest(machine: Machine) -> str:
 # --- sockets
 
 
-def _sockets(declaration: Declaration, *, spare_used: bool) -> Iterator[Problem]:
+def _sockets(declaration: Declaration, spared: Container[int | None]) -> Iterator[Problem]:
     for listener in listeners(declaration):
         error = _probe(listener)
-        if error is not None and not (spare_used and error.errno == errno.EADDRINUSE):
+        if error is not None and error.errno not in spared:
             yield Problem((listener.path,), _why_not(listener, error))
 
 

@@ -35,7 +35,9 @@ VERBS: Final[dict[str, str]] = {
     "addresses": "the address book; `addresses import` reads a kaspad's own database",
     "identity": "show a state directory's peer id, making the key if there is none",
     "node": "the embedded Kaspa node by itself, for labs and tests",
+    "machine": "an image's own verb: applies the files of its setup partition",
     "lab": "the NAT laboratory in network namespaces",
+    "image": "a bootable image: its boot test, and writing it to a card or disk",
 }
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from appliance.cli.declared import load
 from appliance.declaration import Declaration
 from appliance.declaration.hardware import DETECT
+from appliance.declaration.listeners import exposed
 from appliance.declaration.wishes import wishes
 from appliance.sizing import CATALOGUE, Budget, Machine, Plan, Profile, Step, plan
 from appliance.sizing.traced import NAME
@@ -25,7 +29,7 @@ _COLUMN = 46
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="the declaration, a YAML file")
+    parser.add_argument("file", metavar="FILE", help="the declaration, a YAML file; - reads one")
     parser.add_argument(
         "--profile",
         metavar="NAME",
@@ -43,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     profile, notes = choose_profile(declaration, args.profile)
     found = plan(profile, wishes(declaration))
     if args.json:
-        print(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        print(json.dumps(document(declaration, found), indent=2, ensure_ascii=False))
         return 0
     for line in render(declaration.name, found, steps=args.steps):
         print(line)
@@ -52,13 +56,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def document(declaration: Declaration, found: Plan) -> dict[str, Any]:
+    """The plan, and the sockets that a packet filter has to know."""
+    sockets = exposed(declaration, found.caps.outbound_private)
+    return {**found.as_json(), "listeners": [dataclasses.asdict(each) for each in sockets]}
+
+
 def choose_profile(
     declaration: Declaration, name: str | None = None
 ) -> tuple[Profile, tuple[str, ...]]:
     """The profile to plan for, and what was assumed about it: `name`, else the declaration's with
     what it overrides.
 
-    Looks at the machine only for `detect`.
+    Looks at the machine only for `detect`, and not even then where $APPLIANCE_HARDWARE names what
+    was found before.
     """
     wanted = name or declaration.hardware.profile
     notes: tuple[str, ...] = ()
@@ -67,9 +78,11 @@ def choose_profile(
     elif wanted != DETECT:
         profile = CATALOGUE[wanted]
     else:
-        from appliance.sizing.detect import detect
+        from appliance.sizing.detect import RECORD, detect, recorded
 
-        detected = detect()
+        # Asked for by name, it is this machine as it is now.
+        record = None if name else os.environ.get(RECORD)
+        detected = recorded(Path(record)) if record else detect()
         profile, notes = detected.profile, detected.notes
     return (profile if name else declaration.hardware.apply(profile)), notes
 

@@ -10,7 +10,7 @@ HELP = "Check a declaration: every fault at once, each with its place. Touches n
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="the declaration, a YAML file")
+    parser.add_argument("file", metavar="FILE", help="the declaration, a YAML file; - reads one")
     parser.add_argument(
         "--machine",
         action="store_true",

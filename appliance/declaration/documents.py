@@ -1,8 +1,9 @@
-"""The documents of one file, told apart by their kind: one appliance, and the hardware profiles
-that it may name.
+"""The documents of one file, told apart by their kind: one appliance, the machine beneath it, and
+the hardware profiles that it may name.
 
-Paths in the appliance begin at its top, as if it were alone. Those in a profile begin with
-`HardwareProfile/NAME.`; those in a document that cannot be told apart so, with `documents[INDEX].`.
+Paths in the appliance begin at its top, as if it were alone. Those in the machine begin with
+`Machine.`, those in a profile with `HardwareProfile/NAME.`; those in a document that cannot be told
+apart so, with `documents[INDEX].`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ from appliance.declaration.faults import START, FileFault, Mark
 from appliance.declaration.hardware import HardwareProfile, written_profile
 from appliance.declaration.kinds import Reading, Section
 from appliance.declaration.model import API_VERSION, KIND, Declaration
+from appliance.declaration.model_machine import MachineSpec, ReadMachine, read_machine
 from appliance.declaration.nodes import Document, Mapping, Node, Scalar, describe
 from appliance.declaration.versions import Upgraded, upgrade
 from appliance.sizing.profile import Profile
 
 PROFILE_KIND: Final = "HardwareProfile"
+MACHINE_KIND: Final = "Machine"
 
-KINDS: Final[dict[str, type]] = {KIND: Declaration, PROFILE_KIND: HardwareProfile}
+KINDS: Final[dict[str, type]] = {
+    KIND: Declaration,
+    PROFILE_KIND: HardwareProfile,
+    MACHINE_KIND: MachineSpec,
+}
 """What a document may be, with the type of its fields."""
 
 ENVELOPE: Final = {"apiVersion": (API_VERSION,), "kind": tuple(KINDS)}
@@ -31,9 +38,11 @@ ENVELOPE: Final = {"apiVersion": (API_VERSION,), "kind": tuple(KINDS)}
 
 @dataclass(slots=True)
 class Documents:
-    """A file's documents: the appliance, if there is one, and the profiles by name."""
+    """A file's documents: the appliance and the machine, if there are any, and the profiles by
+    name."""
 
     appliance: Upgraded | None = None
+    machine: ReadMachine | None = None
     profiles: dict[str, Profile | None] = field(default_factory=dict)
     """None where the description is wrong."""
     faults: list[FileFault] = field(default_factory=list)
@@ -55,6 +64,13 @@ def sort(documents: Sequence[Document]) -> Documents:
             mark = _mark(current.root, "kind")
             message = f"line {first} begins an {KIND} already; one file describes one"
             faults.append(FileFault(mark, "kind", message))
+        elif kind == MACHINE_KIND and found.machine is None:
+            found.machine, prefix = read_machine(body(current.root)), f"{MACHINE_KIND}."
+            faults += found.machine.faults
+        elif kind == MACHINE_KIND:
+            first = found.machine.line if found.machine else 0
+            message = f"line {first} begins a {MACHINE_KIND} already; one file describes one"
+            faults.append(FileFault(_mark(current.root, "kind"), "kind", message))
         elif kind == PROFILE_KIND:
             name, profile, wrong = _profile(current.root)
             faults += wrong

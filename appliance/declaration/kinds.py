@@ -246,12 +246,14 @@ class Section(Kind):
 
     noun = "a mapping of fields"
 
-    def __init__(self, cls: type) -> None:
-        self.cls = cls
+    def __init__(self, cls: type, *, secret: bool = False) -> None:
+        self.cls, self._secret = cls, secret
 
     @property
     def secret(self) -> bool:
-        return any(setting.kind.secret for setting in settings_of(self.cls).values())
+        return self._secret or any(
+            setting.kind.secret for setting in settings_of(self.cls).values()
+        )
 
     def read(self, node: Node, path: str, reading: Reading) -> Any:
         if isinstance(node, Scalar) and node.tag == "null":
@@ -265,7 +267,9 @@ class Section(Kind):
         """Each field's value goes to `reading.values` under its path, its place to `marks`."""
         known = settings_of(self.cls)
         kinds = [setting.kind for setting in known.values()]
-        holds_secret = any(kind.secret for kind in kinds if not isinstance(kind, Section))
+        holds_secret = self._secret or any(
+            kind.secret for kind in kinds if not isinstance(kind, Section)
+        )
         seen: set[str] = set()
         for key, value_node in node.entries:
             below = child(path, key.text)
@@ -308,6 +312,10 @@ _ELSEWHERE: Final = {
     "caps.inbound_private": "; this is bridge.private_inbound_target",
     "caps.per_relay_inbound": "; this is bridge.per_relay_inbound",
     "spec": "; what it holds belongs beside metadata",
+    **dict.fromkeys(
+        ("wifi.passphrase", "wifi.password", "wifi.psk"),
+        "; the passphrase is the content of the file wifi-passphrase beside this one",
+    ),
 }
 
 _FIELD_NAME: Final = re.compile(r"[a-z][a-z_-]{0,30}")

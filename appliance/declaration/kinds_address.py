@@ -29,20 +29,20 @@ class Parsed(Kind):
         return {"type": "string", "pattern": f"^(?:{self._pattern})$"}
 
 
-_IP4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
-_IP6 = r"[0-9a-fA-F:]{2,39}(?:[0-9.]{7,15})?"
-_RELAY = rf"/(?:ip4/{_IP4}|ip6/{_IP6})/tcp/[0-9]{{1,5}}/p2p/{PEER_ID_PATTERN}"
+IP4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+IP6 = r"[0-9a-fA-F:]{2,39}(?:[0-9.]{7,15})?"
+_RELAY = rf"/(?:ip4/{IP4}|ip6/{IP6})/tcp/[0-9]{{1,5}}/p2p/{PEER_ID_PATTERN}"
 
 
 def endpoint_kind() -> Kind:
     """`ip:port` or `[ip6]:port`."""
-    pattern = rf"(?:{_IP4}|\[{_IP6}\]):[0-9]{{1,5}}"
+    pattern = rf"(?:{IP4}|\[{IP6}\]):[0-9]{{1,5}}"
     return Parsed("IP:PORT", pattern, parse_endpoint)
 
 
 def external_kind() -> Kind:
     """An IP with or without a port; without, the port is None until the listen port is known."""
-    pattern = rf"{_IP4}(?::[0-9]{{1,5}})?|{_IP6}|\[{_IP6}\](?::[0-9]{{1,5}})?"
+    pattern = rf"{IP4}(?::[0-9]{{1,5}})?|{IP6}|\[{IP6}\](?::[0-9]{{1,5}})?"
     return Parsed("an IP or IP:PORT", pattern, parse_external)
 
 
@@ -57,7 +57,7 @@ def peer_kind() -> Kind:
 
 def node_peer_kind() -> Kind:
     """A Kaspa listener, `ip:port`, or a libp2p one, `/ip4|ip6/IP/tcp/PORT/p2p/PEERID`."""
-    pattern = rf"(?:{_IP4}|\[{_IP6}\]):[0-9]{{1,5}}|{_RELAY}"
+    pattern = rf"(?:{IP4}|\[{IP6}\]):[0-9]{{1,5}}|{_RELAY}"
     return Parsed("IP:PORT, or a multiaddr with /p2p/PEERID", pattern, parse_node_peer)
 
 

@@ -12,6 +12,7 @@ from appliance.declaration import checks, documents
 from appliance.declaration.faults import START, DeclarationErrors, FileFault, Mark
 from appliance.declaration.kinds import Reading, Section
 from appliance.declaration.model import Declaration
+from appliance.declaration.model_machine import MachineSpec, ReadMachine
 from appliance.declaration.nodes import MAX_BYTES, UnreadableError, compose
 from appliance.declaration.secrets import SecretFile
 from appliance.declaration.settings import Computed, settings_of
@@ -31,6 +32,8 @@ class Loaded:
     declaration: Declaration
     older: str | None
     """The version that the file is written in, unless that is the current one."""
+    machine: MachineSpec | None
+    """What the file says of the machine beneath; the daemon does not read it."""
     _reading: Reading
     _document: Upgraded
 
@@ -43,7 +46,8 @@ class Loaded:
 def load(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> Declaration:
     """Read a file. Raises `DeclarationErrors`, or `ApplianceError` if it cannot be read.
 
-    `environ` (the process's own if None) gives `STATE_DIRECTORY` and `HOME` for the defaults.
+    `environ` (the process's own if None) gives `STATE_DIRECTORY`, `RUNTIME_DIRECTORY`,
+    `APPLIANCE_CONTROL_GROUP` and `HOME` for the defaults.
     """
     return loaded(path, environ=environ).declaration
 
@@ -59,6 +63,19 @@ def loads(
 def loaded(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> Loaded:
     """As `load`, with the places of the fields."""
     return _loaded(read_bytes(path), os.fspath(path), environ)
+
+
+def loaded_text(data: bytes, *, file: str, environ: Mapping[str, str] | None = None) -> Loaded:
+    """As `loads`, with the places of the fields."""
+    return _loaded(data, file, environ)
+
+
+def machine_of(data: bytes) -> ReadMachine | None:
+    """What a file says of the machine beneath, whatever is wrong with its other documents."""
+    try:
+        return documents.sort(compose(data)).machine
+    except UnreadableError:
+        return None
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -95,7 +112,12 @@ def _loaded(data: bytes, file: str, environ: Mapping[str, str] | None) -> Loaded
     faults = found.faults + found.appliance.in_its_words(reading.faults)
     if faults:
         raise DeclarationErrors(file, faults)
-    return Loaded(file, declaration, found.appliance.older, reading, found.appliance)
+    machine = None
+    if found.machine is not None:
+        machine = found.machine.spec
+        below = f"{documents.MACHINE_KIND}."
+        reading.marks |= {below + path: mark for path, mark in found.machine.marks.items()}
+    return Loaded(file, declaration, found.appliance.older, machine, reading, found.appliance)
 
 
 def _fill(cls: type, prefix: str, reading: Reading, environ: Mapping[str, str]) -> None:
@@ -111,6 +133,9 @@ def _fill(cls: type, prefix: str, reading: Reading, environ: Mapping[str, str]) 
             continue
         if path == "state.dir":
             values["state.dir default"] = _default_state(values["metadata.name"], environ)
+        elif path == "control.socket":
+            values["control.socket directory"] = _first_directory(environ, "RUNTIME_DIRECTORY")
+            values["control.group default"] = environ.get("APPLIANCE_CONTROL_GROUP") or None
         if isinstance(default, Computed):
             if values.get(path) is None:
                 values[path] = default.of(values)
@@ -143,9 +168,14 @@ def _require(reading: Reading) -> None:
 
 
 def _default_state(name: str, environ: Mapping[str, str]) -> Path:
-    # systemd.exec(5): several directories are separated by colons; the first is the state's.
-    given = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return Path(given) if given else Path("~/.local/state/appliance") / name
+    given = _first_directory(environ, "STATE_DIRECTORY")
+    return given or Path("~/.local/state/appliance") / name
+
+
+def _first_directory(environ: Mapping[str, str], name: str) -> Path | None:
+    """systemd.exec(5): several directories are separated by colons; the first is ours."""
+    given = environ.get(name, "").split(":")[0]
+    return Path(given) if given else None
 
 
 def _expand(path: Path, environ: Mapping[str, str]) -> Path:

@@ -86,8 +86,13 @@ def _state_dir(values: Values) -> Path:
 
 
 def _control_socket(values: Values) -> Path:
-    state: Path = values["state.dir"]
-    return state / "control.sock"
+    directory: Path = values["control.socket directory"] or values["state.dir"]
+    return directory / "control.sock"
+
+
+def _control_group(values: Values) -> str | None:
+    group: str | None = values["control.group default"]
+    return group
 
 
 def _identity_key(values: Values) -> SecretFile:
@@ -273,12 +278,14 @@ class ControlSpec:
         Path,
         Setting(
             OrNone(PathText()),
-            "Path of the Unix socket; null: `control.sock` in the state directory.",
+            "Path of the Unix socket; null: the default.",
             default=Computed(
-                "`control.sock` in the state directory",
+                "`control.sock` in `$RUNTIME_DIRECTORY` (set by systemd), else in the state "
+                "directory",
                 _control_socket,
                 ("state.dir",),
             ),
+            because="nobody but the daemon's user gets into a state directory",
             unit="path",
             example="/run/appliance/control.sock",
         ),
@@ -287,9 +294,13 @@ class ControlSpec:
         str | None,
         Setting(
             OrNone(Text("the name of a group", r"[a-z_][a-z0-9_-]{0,31}")),
-            "Group whose members may use the socket; null: only the user that runs us.",
-            default=None,
-            example="appliance",
+            "Group whose members may use the socket; null: the default.",
+            default=Computed(
+                "`$APPLIANCE_CONTROL_GROUP` (set by the machine's unit), else none: only the user "
+                "that runs us",
+                _control_group,
+            ),
+            example="operators",
         ),
     ]
 

@@ -14,6 +14,7 @@ from typing import Final
 from appliance.declaration.documents import KINDS
 from appliance.declaration.hardware import ProfileKind, WrittenProfile
 from appliance.declaration.kinds import Kind, ListOf, OrNone, Section
+from appliance.declaration.kinds_machine import OneOrMore
 from appliance.declaration.model import API_VERSION
 from appliance.declaration.schema import default_text
 from appliance.declaration.settings import Setting, walk
@@ -64,6 +65,8 @@ def _row(path: str, setting: Setting) -> str:
 
 
 def _noun(kind: Kind) -> str:
+    if isinstance(kind, OneOrMore):
+        return f"{kind.item.noun}, or a list of at most {kind.most}"
     if isinstance(kind, ListOf):
         return f"a list (at most {kind.most}) of: {kind.item.noun}"
     if isinstance(kind, OrNone):

@@ -48,7 +48,8 @@ def _kind_schema(kind: str, cls: type) -> Schema:
     return {
         "description": cls.__doc__,
         **body,
-        "required": [*envelope, *body["required"]],
+        "type": "object",
+        "required": [*envelope, *body.get("required", ())],
         "properties": {**envelope, **body["properties"]},
     }
 

@@ -142,7 +142,7 @@ STEPS: Final[dict[str, Step]] = {step.older: step for step in (_V1ALPHA1,)}
 """By the version that they lead away from."""
 
 _ENVELOPE: Final = ("apiVersion", "kind")
-_SINCE_V1: Final = ("HardwareProfile",)
+_SINCE_V1: Final = ("HardwareProfile", "Machine")
 """Kinds that the versions before did not have."""
 
 _OURS: Final = re.compile(r"appliance/v[1-9][0-9]*(?:(?:alpha|beta)[1-9][0-9]*)?")

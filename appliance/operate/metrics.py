@@ -106,6 +106,8 @@ class MetricsSnapshot:
     """By state, as in the status document."""
     discovery: DiscoveryMetrics | None = None  # None: switched off, and not shown
     fds: Usage = _UNUSED
+    connections: int = 0  # libp2p connections, those inside circuits included
+    resident_bytes: int = 0
 
 
 def expose(snapshot: MetricsSnapshot) -> bytes:
@@ -292,6 +294,9 @@ def _appliance(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     )
     yield _gauge("open_fds", "Open file descriptors.", (), {(): snapshot.fds.used})
     yield _gauge("max_fds", "Limit of open file descriptors.", (), {(): snapshot.fds.cap})
+    yield _gauge("connections", "libp2p connections open now.", (), {(): snapshot.connections})
+    resident = {(): snapshot.resident_bytes}
+    yield _gauge("resident_memory_bytes", "Memory of the daemon in use.", (), resident)
 
 
 def _discovery(found: DiscoveryMetrics) -> Iterator[Metric]:

@@ -142,7 +142,8 @@ class SocketFile:
 
     def _share(self, path: Path, gid: int) -> None:
         try:
-            os.chown(path, -1, gid)
+            if path.lstat().st_gid != gid:  # a unit's sandbox may forbid even a needless change
+                os.chown(path, -1, gid)
         except PermissionError:
             raise ApplianceError(
                 f"control.group: this user may not give files to the group {self._group!r}",

@@ -6,6 +6,8 @@ What cannot be read is assumed, and said so in the notes; detection itself never
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from appliance.errors import ApplianceError
 from appliance.sizing import detect_line
 from appliance.sizing.profile import Profile
 from appliance.units import MIB
@@ -20,6 +23,8 @@ from appliance.units import MIB
 ASSUMED_MEMORY: Final = 512 * MIB
 ASSUMED_CONNTRACK: Final = 16_384  # what many home routers track
 ASSUMED_NOFILE: Final = 4096  # the kernel's default hard limit
+RECORD: Final = "APPLIANCE_HARDWARE"
+"""Environment variable: the file that says what was detected before a unit's limits held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,39 @@ def detect(root: Path = Path("/")) -> Detected:
     )
     notes.append(f"line speed: {uplink.note}; hardware.override can say better")
     return Detected(profile, tuple(notes))
+
+
+def recorded(path: Path) -> Detected:
+    """What an earlier `detect` found, as the `profile` of `plan --json` says it.
+
+    A unit has the limits of the plan; whoever detects below them plans for less, and less again.
+    Raises ApplianceError.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        fields = {field.name: found[field.name] for field in dataclasses.fields(Profile)}
+        profile = Profile(**fields)
+        if not all(type(fields[name]) is int and fields[name] > 0 for name in _FIGURES):
+            raise ValueError
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ApplianceError(f"{path}, named by {RECORD}, cannot be read: {reason}") from None
+    except (ValueError, LookupError, TypeError):
+        hint = "write it anew from the `profile` of `appliance plan FILE --json`"
+        raise ApplianceError(
+            f"{path}, named by {RECORD}, is no hardware profile", hint=hint
+        ) from None
+    return Detected(profile, (f"the hardware is what {path} says, found before limits held",))
+
+
+_FIGURES: Final = (
+    "cores",
+    "memory_bytes",
+    "nofile",
+    "link_bytes_per_second",
+    "conntrack_max",
+    "new_connections_per_second",
+)
 
 
 def _board(root: Path) -> str:

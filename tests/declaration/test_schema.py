@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from appliance.declaration.documents import KINDS, PROFILE_KIND
+from appliance.declaration.documents import KINDS, MACHINE_KIND, PROFILE_KIND
 from appliance.declaration.model import KIND
 from appliance.declaration.nodes import compose, plain
 from appliance.declaration.reference import insert
@@ -90,7 +90,8 @@ def test_the_schema_accepts_what_the_reader_accepts(body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("example", "kind"), [("full", KIND), ("hardware-profile-full", PROFILE_KIND)]
+    ("example", "kind"),
+    [("full", KIND), ("hardware-profile-full", PROFILE_KIND), ("machine-full", MACHINE_KIND)],
 )
 def test_the_full_examples_name_every_field(example: str, kind: str) -> None:
     data = (ROOT / "schemas" / "examples" / f"{example}.yaml").read_bytes()
@@ -104,14 +105,20 @@ def test_the_full_examples_name_every_field(example: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("example", "kind"), [("minimal", KIND), ("hardware-profile-minimal", PROFILE_KIND)]
+    ("example", "kind"),
+    [
+        ("minimal", KIND),
+        ("hardware-profile-minimal", PROFILE_KIND),
+        ("machine-minimal", MACHINE_KIND),
+    ],
 )
 def test_the_minimal_examples_need_all_that_they_say(example: str, kind: str) -> None:
     """Of the kind's required fields; the rest of `minimal.yaml` is so that it harms nobody."""
     data = (ROOT / "schemas" / "examples" / f"{example}.yaml").read_bytes()
     documents: list[Any] = [plain(document.root) for document in compose(data)]
     (document, *_) = [document for document in documents if document["kind"] == kind]
-    required = {name for name, setting in settings_of(KINDS[kind]).items() if setting.required}
+    required = {"apiVersion", "kind"}
+    required |= {name for name, setting in settings_of(KINDS[kind]).items() if setting.required}
     assert required <= set(document)
     for name in required:
         assert not VALIDATOR.is_valid({key: document[key] for key in document if key != name})

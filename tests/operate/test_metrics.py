@@ -62,6 +62,8 @@ SNAPSHOT = MetricsSnapshot(
         records_rejected={Reason.MALFORMED_MESSAGE: 1},
     ),
     fds=Usage(30, 1024),
+    connections=17,
+    resident_bytes=90_000_000,
 )
 
 
@@ -122,6 +124,8 @@ def test_the_rest_begins_with_our_own_name() -> None:
     assert found["kaspa_appliance_gossip_failed_total", failed] == 2
     assert found["kaspa_appliance_gossip_served_total", ()] == 7
     assert found["kaspa_appliance_open_fds", ()] == 30
+    assert found["kaspa_appliance_connections", ()] == 17
+    assert found["kaspa_appliance_resident_memory_bytes", ()] == 90_000_000
 
 
 def test_series_are_bounded_whatever_is_counted() -> None:

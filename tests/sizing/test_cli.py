@@ -26,7 +26,7 @@ INTERFACE_CAPS = {
     "relay_reservations_per_ip",
     "relay_bytes_per_second",
 }
-PARTS = {"machine", "kaspad", "store", "firewall", "alerts"}
+PARTS = {"machine", "kaspad", "store", "firewall", "alerts", "listeners"}
 """What the plan says beyond the promise."""
 TOO_SMALL = (
     r"appliance: (node\.kind: kaspad needs 2\.2 GiB of memory .* less than kaspad needs\nhint: run "
