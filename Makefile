@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FILE ?= schemas/examples/minimal.yaml
 SCENARIO ?= two-homes
+ANSIBLE := roles playbooks tests/roles/playbooks tests/judges/provision.yaml
 ARGS ?=
 export PYTHON
 
@@ -34,11 +35,17 @@ lab: $(VENV)/.run  ## two nodes behind two NATs shake hands (SCENARIO=… anothe
 	@.ci/prepare lab
 	@exec $(BIN)/appliance lab run $(SCENARIO) $(ARGS)
 
+.PHONY: image
+image: $(VENV)/.dev  ## a bootable image in build/ from FILE=… (root; ARGS="--authorized-keys FILE" and more)
+	@.ci/prepare image
+	@exec $(BIN)/appliance image build $(FILE) --out build $(ARGS)
+
 # ---------------------------------------------------------------- judging
 
 .PHONY: test
 test: $(VENV)/.dev  ## linters, type checker and every test (ARGS=… goes to pytest)
 	@.ci/prepare lab
+	@.ci/prepare image
 	@tests/interop/build
 	@failed=; \
 	check() { echo "==> $$*"; "$(BIN)/$$@" || failed="$$failed [$$*]"; }; \
@@ -48,6 +55,17 @@ test: $(VENV)/.dev  ## linters, type checker and every test (ARGS=… goes to py
 	test -z "$$failed" || echo "==> FAILED so far:$$failed; the tests run all the same"; \
 	echo "==> pytest $(ARGS)"; \
 	$(BIN)/python -m pytest $(ARGS) && test -z "$$failed"
+
+.PHONY: roles
+roles: $(VENV)/.dev  ## molecule: every role on a machine of its own (root; ARGS="-k firewall" one of them)
+	@.ci/prepare lab
+	@.ci/prepare image
+	@$(BIN)/python -m pytest -m roles tests/roles $(ARGS)
+
+.PHONY: judges
+judges: $(VENV)/.dev  ## OpenSCAP and Lynis look at a machine before and after the roles (root)
+	@.ci/prepare image
+	@$(BIN)/python -m tests.judges $(ARGS)
 
 .PHONY: peers
 peers:  ## build the go and js peers of the interop tests (tests/interop/build rust: that too)
@@ -63,9 +81,10 @@ capacity: $(VENV)/.dev  ## load a daemon to its caps within the limits of three 
 	@exec $(BIN)/python -m tests.bench.capacity $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.dev  ## ruff: rules and format
+lint: $(VENV)/.dev  ## ruff: rules and format; ansible-lint: roles and playbooks
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production $(ANSIBLE)
 
 .PHONY: fmt
 fmt: $(VENV)/.dev  ## let ruff format and repair
