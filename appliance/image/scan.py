@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -15,7 +16,8 @@ _PORTS: Final = range(1, 65536)
 _BATCH: Final = 256
 _PAUSE: Final = 0.02  # seconds between two batches: an emulated guest takes some 10,000 a second
 _ROUNDS: Final = 2  # a SYN may get lost
-_LAST_ANSWERS: Final = 3.0  # seconds
+_LAST_ANSWERS: Final = 3.0  # seconds without one after which no more are expected
+_MOST_WAITS: Final = 20  # of that length, where somebody talks to us all the time
 _SYN: Final = 0x02
 _SYN_ACK: Final = 0x12
 
@@ -43,21 +45,33 @@ UDP_QUESTIONS: Final = {
 }
 
 
+@dataclass(slots=True)
+class _Answers:
+    """What came back: how many packets, also of closed ports, and from which open ones."""
+
+    heard: int = 0
+    open: set[int] = field(default_factory=set)
+
+
 async def open_tcp(address: str) -> set[int]:
     """The ports of an IPv4 address that answer a SYN with SYN and ACK. Takes half a minute."""
-    found: set[int] = set()
+    answers = _Answers()
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
         raw.connect((address, 0))
         source = socket.inet_aton(raw.getsockname()[0])
         with trio.socket.from_stdlib_socket(raw.dup()) as wire:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_collect, wire, found)
+                nursery.start_soon(_collect, wire, answers)
                 for number in range(_ROUNDS):
                     await _send_all(wire, source, socket.inet_aton(address), 40000 + number)
-                await trio.sleep(_LAST_ANSWERS)
+                for _ in range(_MOST_WAITS):
+                    before = answers.heard
+                    await trio.sleep(_LAST_ANSWERS)
+                    if answers.heard == before:
+                        break
                 nursery.cancel_scope.cancel()
-    return found
+    return answers.open
 
 
 async def answering_udp(address: str) -> set[int]:
@@ -83,12 +97,13 @@ async def _send_all(
         await trio.sleep(_PAUSE)
 
 
-async def _collect(wire: trio.socket.SocketType, found: set[int]) -> None:
+async def _collect(wire: trio.socket.SocketType, answers: _Answers) -> None:
     while True:
         packet = await wire.recv(2048)
+        answers.heard += 1
         header = (packet[0] & 0x0F) * 4
         if len(packet) >= header + 14 and packet[header + 13] & _SYN_ACK == _SYN_ACK:
-            found.add(int.from_bytes(packet[header : header + 2], "big"))
+            answers.open.add(int.from_bytes(packet[header : header + 2], "big"))
 
 
 def _syn(source: bytes, target: bytes, from_port: int, port: int) -> bytes:
