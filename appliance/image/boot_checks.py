@@ -16,7 +16,7 @@ from appliance.image.partitions import Partition
 DECLARATION: Final = "/etc/appliance/appliance.yaml"
 _SSH_PORT: Final = 22
 _PAGE: Final = 4096
-_SETTLED: Final = 300  # seconds until every unit has started; emulation is slow
+_SETTLED: Final = 900  # seconds until every unit has started; emulation is slow
 _CONNECT: Final = 5.0
 
 
