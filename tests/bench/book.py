@@ -245,7 +245,8 @@ def migrate(place: Path, rows: int, kills: int) -> None:
             break
     recovered = AddressBook.open(place / "killed", NET, options(rows))
     print(f"  killed {len(killed)} times, at: {', '.join(killed)}")
-    print(f"  then {len(recovered)} entries, {recovered.counts()['peers']} peers, {recovered.damaged} damaged")
+    peers, damaged = recovered.counts()["peers"], recovered.damaged
+    print(f"  then {len(recovered)} entries, {peers} peers, {damaged} damaged")
     recovered.close()
     assert SCHEMA == 2
 
