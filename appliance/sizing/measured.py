@@ -15,25 +15,25 @@ from typing import Final
 from appliance.sizing.cost import Cost
 from appliance.units import KIB, MIB
 
-MEASURED_ON: Final = "2026-11-22"
+MEASURED_ON: Final = "2026-11-23"
 MACHINE: Final = "x86_64, CPython 3.11.7, Linux 6.18"
 
 UNITS: Final[dict[str, Cost]] = {
-    "process": Cost(fds=9, memory_bytes=78 * MIB, kernel_bytes=1 * MIB, tasks=17, threads=2),
-    "embedded_node": Cost(memory_bytes=1 * MIB, tasks=3),
+    "process": Cost(fds=9, memory_bytes=78 * MIB, kernel_bytes=1 * MIB, tasks=19, threads=2),
+    "embedded_node": Cost(memory_bytes=1 * MIB, kernel_bytes=1 * MIB, tasks=3),
     "store": Cost(fds=11, memory_bytes=4 * MIB, kernel_bytes=1 * MIB, threads=3),
-    "listener": Cost(fds=1, memory_bytes=32 * KIB, kernel_bytes=32 * KIB, tasks=1),
+    "listener": Cost(fds=1, memory_bytes=64 * KIB, kernel_bytes=32 * KIB, tasks=1),
     "connection": Cost(fds=1, memory_bytes=17 * KIB, kernel_bytes=4 * KIB, tasks=1, conntrack=1),
     "reservation": Cost(memory_bytes=1 * KIB),
     "circuit": Cost(memory_bytes=4 * KIB),
     "private_stream": Cost(
         fds=1,
-        memory_bytes=14 * KIB,
+        memory_bytes=13 * KIB,
         kernel_bytes=5 * KIB,
         tasks=1,
         conntrack=1,
     ),
-    "slot": Cost(fds=1, memory_bytes=22 * KIB, kernel_bytes=6 * KIB, tasks=3),
+    "slot": Cost(fds=1, memory_bytes=26 * KIB, kernel_bytes=5 * KIB, tasks=3),
     "slot_stream": Cost(fds=1, memory_bytes=4 * KIB, kernel_bytes=4 * KIB, tasks=1, conntrack=1),
     "scraper": Cost(fds=1, memory_bytes=32 * KIB, kernel_bytes=32 * KIB, tasks=1, conntrack=1),
     "operator": Cost(fds=1, memory_bytes=32 * KIB, kernel_bytes=32 * KIB, tasks=1),

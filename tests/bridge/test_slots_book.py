@@ -298,7 +298,7 @@ async def test_a_peer_is_let_go_once_the_node_wants_it_no_more(
         await until(lambda: slot.state == "vacant")
         [event] = logged(caplog, "slot_released")
         assert event["reason"] == Reason.PEER_UNUSED.value
-        assert all(not conn.holds for conn in mine.host.connections())
+        await until(lambda: all(not conn.holds for conn in mine.host.connections()))
         # Nobody was to blame: the same peer is there again for the next dial.
         async with dialled(slot) as node:
             await echoed(node)

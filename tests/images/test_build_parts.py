@@ -72,7 +72,9 @@ def test_a_program_that_is_not_here_is_named(tmp_path: Path) -> None:
 
 def test_an_interrupted_build_leaves_no_process(tmp_path: Path) -> None:
     script = (
-        "import io, pathlib, sys\n"
+        "import io, pathlib, signal, sys\n"
+        # Whoever started us in the background may have had it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from appliance.image.steps import Steps\n"
         "steps = Steps(pathlib.Path(sys.argv[1]), 1, io.StringIO())\n"
         "print('ready', flush=True)\n"
