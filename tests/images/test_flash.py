@@ -275,6 +275,8 @@ def test_ctrl_c_says_what_state_the_disk_is_in(image: Path, tmp_path: Path) -> N
     target = tmp_path / "slow.img"
     script = (
         "import os, signal, sys\n"
+        # Whoever started us in the background may have had it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from appliance.cli.main import main\n"
         "os.fsync = lambda disk: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(main(sys.argv[1:]))\n"
