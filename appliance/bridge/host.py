@@ -235,7 +235,7 @@ class Host:
             if not punched:
                 await self.dialling.turn()
             async with self.dialling.socket():
-                tcp = await transport.dial(endpoint, source)
+                tcp = await transport.dial(endpoint, source, punching=punched)
         path = Direct(endpoint, tcp.local, source is not None, punched)
         return await self.adopt(
             tcp, path, "outbound", client=client, expect=peer_id, introduced_by=introduced_by

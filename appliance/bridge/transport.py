@@ -79,8 +79,13 @@ def _cannot_listen(endpoint: Endpoint, error: OSError) -> ApplianceError:
     )
 
 
-async def dial(target: Endpoint, source: Endpoint | None) -> TcpStream:
+async def dial(target: Endpoint, source: Endpoint | None, *, punching: bool = False) -> TcpStream:
     """Connect, from `source` if given (host and port; an unspecified host is fine).
+
+    With `punching` the open may be simultaneous. Linux then takes half the round trip for the
+    whole: it counts from its own SYN-ACK, and the peer answered the SYN before. BBR believes the
+    shortest round trip for 10 s (`bbr_min_rtt_win_sec`) and sends ever less meanwhile, so such a
+    connection is controlled by loss instead.
 
     Raises Fault: dial-failed, or port-in-use if a connection between the two ports exists or ended
     less than a minute ago. After `Cancelled` the socket is closed.
@@ -89,6 +94,8 @@ async def dial(target: Endpoint, source: Endpoint | None) -> TcpStream:
     try:
         if source is not None:
             await sock.bind((source.host, source.port))
+        if punching:
+            _control_by_loss(sock)
         await sock.connect((target.host, target.port))
         return TcpStream(sock, frees_port=source is not None)
     except BaseException as error:  # Cancelled too
@@ -99,3 +106,13 @@ async def dial(target: Endpoint, source: Endpoint | None) -> TcpStream:
             detail = f"{target}: {(error.strerror or str(error)).lower()}"
             raise Fault(reason, detail) from error
         raise
+
+
+def _control_by_loss(sock: trio.socket.SocketType) -> None:
+    """Replace BBR by what the system lets an ordinary user have; other choices are kept."""
+    if not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr"):
+        return
+    for name in (b"cubic", b"reno"):
+        with contextlib.suppress(OSError):  # not built in, or not for ordinary users
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name)
+            return

@@ -15,7 +15,7 @@ from appliance.lab.topology import Topology, two_homes
 
 # Seconds that each step may take beyond the delays of the WAN; upper bounds as in stage.py.
 HANDSHAKE: Final = 40.0
-PAYLOAD: Final = 30.0
+PAYLOAD: Final = 60.0
 
 # kaspad looks at a lost peer every 30 s, too long for a scenario with a restart.
 NODE_RETRY: Final = "1"

@@ -242,10 +242,12 @@ async def test_a_target_that_refuses_is_dialled_again_at_random(
         with await closed_port() as closed:
             target = endpoint_of(closed)
 
-            async def watched(endpoint: Endpoint, source: Endpoint | None) -> TcpStream:
+            async def watched(
+                endpoint: Endpoint, source: Endpoint | None, *, punching: bool = False
+            ) -> TcpStream:
                 if endpoint == target:
                     times.append(trio.current_time())
-                return await real(endpoint, source)
+                return await real(endpoint, source, punching=punching)
 
             monkeypatch.setattr(transport, "dial", watched)
             _, b = await receiver_against(world, announcing(target))
