@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FILE ?= schemas/examples/minimal.yaml
 SCENARIO ?= two-homes
-ANSIBLE := roles playbooks tests/roles/playbooks tests/judges/provision.yaml
+ANSIBLE := roles playbooks tests/roles/playbooks
 ARGS ?=
 export PYTHON
 
@@ -36,9 +36,15 @@ lab: $(VENV)/.run  ## two nodes behind two NATs shake hands (SCENARIO=… anothe
 	@exec $(BIN)/appliance lab run $(SCENARIO) $(ARGS)
 
 .PHONY: image
+image: FILE = schemas/examples/home-pi.yaml
 image: $(VENV)/.dev  ## a bootable image in build/ from FILE=… (root; ARGS="--authorized-keys FILE" and more)
 	@.ci/prepare image
 	@exec $(BIN)/appliance image build $(FILE) --out build $(ARGS)
+
+.PHONY: image-all
+image-all: $(VENV)/.dev  ## the images of all targets, built and booted, and a table of what came out (root)
+	@.ci/prepare image
+	@exec $(BIN)/python -m tests.images $(ARGS)
 
 # ---------------------------------------------------------------- judging
 
@@ -124,4 +130,4 @@ clean:  ## remove .venv and every cache
 
 .PHONY: help
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

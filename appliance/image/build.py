@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import appliance
+from appliance.declaration.checks import Problem
 from appliance.declaration.load import loaded
+from appliance.declaration.model import Declaration
 from appliance.errors import ApplianceError
 from appliance.image import bootstrap, disk, foreign, hosttools, initrd, mbr, rootfs
 from appliance.image.bill import bill, components
@@ -33,6 +35,8 @@ PROJECT: Final = Path(appliance.__file__).resolve().parents[1]
 _NEEDED: Final = ("images", "playbooks", "roles")
 _ROOM: Final = 8 * 1024 * MEBIBYTE
 """What a build with an empty cache takes at most, measured: 5.6 GB."""
+STATE: Final = Path("/var/lib/appliance")
+"""Where the daemon of a machine may write: the StateDirectory= of its unit."""
 _README: Final = """\
 This partition is for your files. Write them here, then start the machine.
 
@@ -85,40 +89,27 @@ class Built:
 def build(request: Request) -> Built:
     """Raises ApplianceError. Whatever happens, nothing stays mounted and no process runs on; an
     output file is whole or not there."""
-    declared = loaded(str(request.file))
-    target = choose(declared.declaration, request.target)
-    _ready(request, target)
+    target = _ready(request)
     request.out.mkdir(parents=True, exist_ok=True)
     cache = Cache(request.cache)
-    name = f"{declared.declaration.name}-{request.version}-{target.name}"
-    steps = Steps(cache.directory / f"{name}.log", total=8)
-    sources = image_sources(components=COMPONENTS, file=request.sources)
     with (
         foreign.enabled(target),
         tempfile.TemporaryDirectory(prefix=".work-", dir=cache.directory) as directory,
     ):
         work = Path(directory)
-        project = request.project
-        with steps.step("the tools"):
-            tools = bootstrap.tools_root(cache, steps, project, sources, fresh=request.fresh)
-        with steps.step(f"Debian for {target.name}"):
-            base = bootstrap.target_root(
-                cache, steps, project, target, sources, fresh=request.fresh
-            )
-        with steps.step("the appliance's wheels"):
-            wheels = _wheels(steps, cache, target)
+        project, name = request.project, _name(request, target)
+        steps = Steps(cache.directory / f"{name}.log", total=8)
+        ground = _provisioned(request, cache, steps, target)
         root = work / "root"
-        with steps.step("the roles"):
-            system = _system(request, cache, steps, target, base=base, wheels=wheels)
-            steps.run(["cp", "--archive", "--reflink=auto", system, root])
         with steps.step("the read-only root"):
+            steps.run(["cp", "--archive", "--reflink=auto", ground.system, root])
             release = rootfs.take_kernel(root, work)
             # The initrd needs the modules and programs of the root as they are.
             initrd.make(steps, project, root, work, target, release=release, epoch=request.epoch)
             rootfs.finish(steps, project, root, version=request.version, epoch=request.epoch)
         parts = Parts(
             work=work,
-            tools=tools,
+            tools=ground.tools,
             target=target,
             version=request.version,
             release=release,
@@ -129,14 +120,14 @@ def build(request: Request) -> Built:
             make = disk.gpt if target.efi else mbr.mbr
             image = make(steps, project, parts)
         with steps.step("manifest and bill of materials"):
-            found = components(root, wheels)
+            found = components(root, ground.wheels)
             manifest = Manifest(
                 name=name,
                 target=target.name,
                 version=request.version,
                 epoch=request.epoch,
                 kernel=release,
-                sources=sources,
+                sources=ground.sources,
                 declaration=sha256(request.file),
                 components=found,
                 installed=_weight(root),
@@ -147,8 +138,61 @@ def build(request: Request) -> Built:
             return _deliver(request, steps, parts, manifest)
 
 
-def _ready(request: Request, target: Target) -> None:
-    """Everything that can be known to be missing is told before the first step."""
+def provisioned(request: Request) -> Path:
+    """The root that an image is made of, as the roles leave it: in the cache, not to be changed.
+
+    The first half of `build`. Raises ApplianceError.
+    """
+    target = _ready(request)
+    cache = Cache(request.cache)
+    with foreign.enabled(target):
+        steps = Steps(cache.directory / f"{_name(request, target)}.log", total=4)
+        return _provisioned(request, cache, steps, target).system
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """Entries of the cache."""
+
+    sources: str
+    """Of Debian's packages, deb822."""
+    tools: Path
+    wheels: Path
+    system: Path
+
+
+def _provisioned(request: Request, cache: Cache, steps: Steps, target: Target) -> _Ground:
+    sources = image_sources(components=COMPONENTS, file=request.sources)
+    project = request.project
+    with steps.step("the tools"):
+        tools = bootstrap.tools_root(cache, steps, project, sources, fresh=request.fresh)
+    with steps.step(f"Debian for {target.name}"):
+        base = bootstrap.target_root(cache, steps, project, target, sources, fresh=request.fresh)
+    with steps.step("the appliance's wheels"):
+        wheels = _wheels(steps, cache, target)
+    with steps.step("the roles"):
+        system = _system(request, cache, steps, target, base=base, wheels=wheels)
+    return _Ground(sources, tools, wheels, system)
+
+
+def _declared(request: Request) -> Declaration:
+    """As the image's daemon will read it. Raises ApplianceError."""
+    found = loaded(str(request.file), environ={"STATE_DIRECTORY": str(STATE)})
+    state = found.declaration.state.dir
+    if state != STATE and STATE not in state.parents:
+        message = f"{state} is not for an image, which keeps its state in {STATE}: leave it out"
+        raise found.refusal([Problem(("state.dir",), message)])
+    return found.declaration
+
+
+def _name(request: Request, target: Target) -> str:
+    name = _declared(request).name
+    return f"{name}-{request.version}-{target.name}"
+
+
+def _ready(request: Request) -> Target:
+    """Everything that can be known to be wrong or missing is told before the first step."""
+    target = choose(_declared(request), request.target)
     if os.geteuid() != 0:
         raise ApplianceError(
             "an image is built as root: it makes file systems with other users' files",
@@ -170,6 +214,7 @@ def _ready(request: Request, target: Target) -> None:
             f"{human_bytes(_ROOM)}",
             hint="name another place with --cache DIR",
         )
+    return target
 
 
 def _wheels(steps: Steps, cache: Cache, target: Target) -> Path:

@@ -1,4 +1,4 @@
-"""The initial RAM file system: a list of modules, and what mounts the root and its data."""
+"""The initial RAM file system: a list of drivers, and what mounts the root and its data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def make(
     """`work`/initrd, made by the root's own initramfs-tools for the kernel `release`."""
     configuration = work / "initramfs"
     shutil.copytree(project / "images/initramfs", configuration)
-    modules = configuration / f"modules.{target.kernel_modules}"
-    modules.rename(configuration / "modules")
+    drivers = configuration / f"drivers.{target.kernel_modules}"
+    drivers.rename(configuration / "drivers")
+    # Nothing is loaded by name: each would be looked for, also where there is no such device.
+    (configuration / "modules").touch()
     for directory in ("conf.d", "scripts", "hooks"):
         (configuration / directory).mkdir(exist_ok=True)
     output = work / "initrd-out"

@@ -71,9 +71,9 @@ def configured(places: Places, changed: list[str], call: Call) -> None:
     settings = [str(places.run / name) for name in changed if name.startswith(_SYSCTL)]
     if settings:
         call(["/usr/lib/systemd/systemd-sysctl", *settings])
-    # At boot nothing of this runs yet, and `try-` leaves it so. Not waited for: a unit that is to
-    # start after us would wait for us.
-    for unit in units_of(changed):
+    # At boot nothing of this runs yet, and some of it is installed on few machines. Not waited for:
+    # a unit that is to start after us would wait for us.
+    for unit in filter(_active, units_of(changed)):
         call(["systemctl", "--no-block", "try-reload-or-restart", unit])
 
 

@@ -75,6 +75,18 @@ def test_a_wrong_declaration_is_told_with_its_place(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_state_that_no_image_keeps_is_told_with_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example for `make run` is for a user's own directory."""
+    file = EXAMPLES / "minimal.yaml"
+    assert main(["image", "build", str(file), "--out", str(tmp_path / "out"), "--date", "1"]) == 1
+    line = next(n for n, row in enumerate(file.read_text().splitlines(), 1) if "  dir:" in row)
+    said = capsys.readouterr().err
+    assert said.startswith(f"{file}:{line}:8: state.dir: .state/minimal is not for an image")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("date", ["yesterday", "2026-13-01"])
 def test_a_wrong_date_is_wrong_usage(date: str) -> None:
     with pytest.raises(SystemExit) as caught:
