@@ -1,7 +1,9 @@
 """Booted images: what `image test` says of a good one, and machines whose owner, disk or network
 fails them: they come up, say what is wrong, and recover when it is mended.
 
-    APPLIANCE_X86_IMAGE=build/NAME.img.zst make test ARGS="-m slow tests/images/test_boot.py"
+    make test ARGS="-m slow tests/images/test_boot.py"
+
+The image is built first, unless APPLIANCE_X86_IMAGE names one.
 """
 
 from __future__ import annotations
@@ -26,8 +28,7 @@ def played(name: str, image: Path, scratch: Path) -> dict[str, Any]:
     return shown
 
 
-@pytest.mark.parametrize("direct", [True, False])
-@pytest.mark.slow
+@pytest.mark.parametrize("direct", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.timeout(5400)
 def test_a_good_image_passes(
     x86_image: Path, capfd: pytest.CaptureFixture[str], direct: bool

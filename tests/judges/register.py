@@ -46,7 +46,10 @@ def register(path: Path = REGISTER) -> list[Deviation]:
 
 
 def faults(after: Iterable[Verdict], deviations: Iterable[Deviation]) -> list[str]:
-    """What fails and is not in the register, and what is in it and no longer fails on a server."""
+    """What fails and is not in the register, and what is in it and no longer fails on a server.
+
+    What a bench lacks depends on the bench: its entries may come and go.
+    """
     deviations = list(deviations)
     known = {(judge, found.id) for found in deviations for judge in found.judge}
     failing = {(verdict.judge, rule) for verdict in after for rule in verdict.failed}
@@ -56,7 +59,7 @@ def faults(after: Iterable[Verdict], deviations: Iterable[Deviation]) -> list[st
     stale = {
         found.id
         for found in deviations
-        if found.where != "image" and found.id not in failing_anywhere
+        if found.where not in {"image", "bench"} and found.id not in failing_anywhere
     }
     return [
         *(f"{judge}: {rule} fails: {titles[rule]}" for judge, rule in sorted(failing - known)),

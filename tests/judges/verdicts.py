@@ -74,14 +74,26 @@ def _lynis(machine: Machine) -> Verdict:
         fine=frozenset({0, 1, 78}),
     )
     report = machine.run("cat", "/var/log/lynis-report.dat")
-    failed: dict[str, str] = {}
-    for kind, test, title in re.findall(
-        r"(?m)^(warning|suggestion)\[\]=([^|]+)\|([^|]*)\|", report
-    ):
-        failed[test] = f"{failed[test]}; {title}" if test in failed else title
-        del kind
+    failed = suggestions(report)
     index = re.search(r"(?m)^hardening_index=(\d+)", report)
     if index is None:
         raise ApplianceError("Lynis gave no index")
     done = int(match[1]) if (match := re.search(r"(?m)^lynis_tests_done=(\d+)", report)) else 0
-    return Verdict("lynis", done - len(failed), done, failed, int(index[1]))
+    tests = {name.partition(":")[0] for name in failed}
+    return Verdict("lynis", done - len(tests), done, failed, int(index[1]))
+
+
+def suggestions(report: str) -> dict[str, str]:
+    """What Lynis's report finds fault with: `TEST` or, where it names settings, `TEST:SETTING`."""
+    settings: dict[str, dict[str, str]] = {}
+    for test, name, wish, value in re.findall(
+        r"(?m)^details\[\]=([^|]+)\|[^|]*\|.*?field:([^;]*);prefval:([^;]*);value:([^;]*);", report
+    ):
+        settings.setdefault(test, {})[f"{test}:{name}"] = f"{value}, and should be {wish or 'else'}"
+    found: dict[str, str] = {}
+    for test, title in re.findall(r"(?m)^(?:warning|suggestion)\[\]=([^|]+)\|([^|]*)\|", report):
+        if test in settings:
+            found |= settings[test]
+        else:
+            found[test] = f"{found[test]}; {title}" if test in found else title
+    return found

@@ -493,15 +493,3 @@ def test_the_words_for_a_full_disk_are_plain() -> None:
     from appliance.machine.files import why
 
     assert why(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == "the disk is full"
-
-
-def test_a_unit_that_does_not_run_is_not_told_of_its_new_files(tmp_path: Path) -> None:
-    """Prometheus is on few machines, and the rules for it are on all."""
-    from appliance.machine.effects import configured
-    from appliance.machine.places import Places
-
-    told: list[list[str]] = []
-    configured(
-        Places.below(tmp_path), ["etc/appliance/prometheus/appliance.rules.yml"], told.append
-    )
-    assert told == []

@@ -1,4 +1,7 @@
-"""`molecule test` of each role: a real systemd, looked at from outside."""
+"""`molecule test` of each scenario: a real systemd, looked at from outside.
+
+Every role has one of its own, `default`; role appliance has `site` too, the whole playbook.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from appliance.errors import ApplianceError
 from tests.roles import world
@@ -29,18 +33,24 @@ def _machines_can_be_made() -> None:
         pytest.skip(f"not installed: {' '.join(missing)}")
 
 
+SCENARIOS = [
+    path.parent for role in roles() for path in sorted(role.glob("molecule/*/molecule.yml"))
+]
+
+
 @pytest.fixture
-def _nothing_is_left(role: Path) -> Iterator[None]:
+def _nothing_is_left(scenario: Path) -> Iterator[None]:
     yield
-    world.down(role.name)
+    for platform in yaml.safe_load((scenario / "molecule.yml").read_text())["platforms"]:
+        world.down(platform["name"])
 
 
 @pytest.mark.usefixtures("_nothing_is_left")
-@pytest.mark.parametrize("role", roles(), ids=lambda path: path.name)
-def test_role(role: Path) -> None:
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: f"{path.parts[-3]}-{path.name}")
+def test_scenario(scenario: Path) -> None:
     done = subprocess.run(
-        [MOLECULE, "test"],
-        cwd=role,
+        [MOLECULE, "test", f"--scenario-name={scenario.name}"],
+        cwd=scenario.parents[1],
         env=os.environ | {"PATH": f"{MOLECULE.parent}:{os.environ['PATH']}", "NO_COLOR": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
