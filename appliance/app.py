@@ -21,6 +21,7 @@ import trio
 from appliance import __version__, reporting
 from appliance.addresses.options import StoreOptions
 from appliance.addresses.store import AddressBook
+from appliance.addresses.systems import read_systems
 from appliance.bridge.guard import supervised
 from appliance.bridge.identity import load_or_create
 from appliance.clock import TrioClock
@@ -95,19 +96,23 @@ def _sentence(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return group
 
 
+def _open_book(declaration: Declaration, plan: Plan) -> AddressBook:
+    """Blocks on the disk. Raises ApplianceError."""
+    table = declaration.discovery.as_table
+    return AddressBook.open(
+        declaration.state.dir / BOOK_DIR,
+        declaration.network,
+        StoreOptions(**plan.store),
+        allow_private=declaration.bridge.dial_private,
+        systems=None if table is None else read_systems(table),
+    )
+
+
 @asynccontextmanager
 async def _parts(declaration: Declaration, plan: Plan) -> AsyncIterator[Appliance]:
     identity = load_or_create(declaration.identity.key.path)
     logs.protect(identity.keys.private_key.to_bytes())
-    book = await trio.to_thread.run_sync(
-        partial(
-            AddressBook.open,
-            declaration.state.dir / BOOK_DIR,
-            declaration.network,
-            StoreOptions(**plan.store),
-            allow_private=declaration.bridge.dial_private,
-        )
-    )
+    book = await trio.to_thread.run_sync(_open_book, declaration, plan)
     try:
         yield compose(declaration, plan, identity, book)
     finally:

@@ -80,6 +80,7 @@ def check(
     spared |= {errno.EADDRNOTAVAIL} if before_network else set()
     found += _sockets(declaration, spared)
     found += _state(declaration)
+    found += _as_table(declaration)
     found += _control(declaration)
     if running and not spare:
         message = f"an appliance is running with {declaration.control.socket}; stop it first"
@@ -240,6 +241,15 @@ def _state(declaration: Declaration) -> Iterator[Problem]:
     wrong = None if present else _unusable(key.path.parent)
     if wrong is not None:
         yield Problem(("identity.key", "state.dir"), f"{key} cannot be made: {wrong}")
+
+
+def _as_table(declaration: Declaration) -> Iterator[Problem]:
+    """That it can be read; what is in it, whoever reads it says."""
+    path = declaration.discovery.as_table
+    if path is not None and not path.is_file():
+        yield Problem(("discovery.as_table",), f"there is no file {path}")
+    elif path is not None and not os.access(path, os.R_OK, effective_ids=True):
+        yield Problem(("discovery.as_table",), f"{path} cannot be read by the user that runs this")
 
 
 def _control(declaration: Declaration) -> Iterator[Problem]:

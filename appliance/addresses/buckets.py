@@ -1,7 +1,8 @@
 """In which bucket an address belongs, and the way of stored rows into the tables.
 
-A network is the /16 of IPv4, the /32 of IPv6, for a private peer that of its relay. Its hash, and
-that of the network which told us, are keyed with the book's secret.
+A network is the /16 of IPv4, the /32 of IPv6, for a private peer that of its relay; with a table of
+autonomous systems it is the system. Its hash, and that of the network which told us, are keyed with
+the book's secret.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from zlib import crc32
 from appliance.addresses.columns import (
     BUCKET,
     CORE,
+    DERIVED,
     F_CONFIRMED,
     F_PRIVATE,
     NO_ROLE,
@@ -21,10 +23,12 @@ from appliance.addresses.columns import (
     RELAY,
     SOURCES,
     Columns,
+    Core,
     role_of,
 )
-from appliance.addresses.keys import MAPPED, closed_sixteens, group_of, may_be_dialled
-from appliance.addresses.model import Source
+from appliance.addresses.keys import MAPPED, closed_sixteens, group_of, may_be_dialled, pack_ip
+from appliance.addresses.model import Origin, Source
+from appliance.addresses.systems import AutonomousSystems
 
 SPREAD: Final = 4  # tried buckets of one network (Bitcoin Core: 8 of 256)
 GROUP_SHARE: Final = 64  # one network holds at most 1/64 of the book,
@@ -40,16 +44,28 @@ NOT_FOR_US: Final = 1
 LEAST_HASH: Final = 2
 """Of networks and sources: what is below says something else."""
 BIG_ENDIAN: Final = array("H", b"\0\1")[0] == 1
+_ORDER: Final = "big" if BIG_ENDIAN else "little"
+_LOW: Final = int(BIG_ENDIAN)  # which half of 64 bits has the low ones
+_U32: Final = 0xFFFFFFFF
 _DECLARED: Final = Source.DECLARED.rank
 
 
 class Buckets(Columns):
     """Rows in new and in tried buckets."""
 
-    def __init__(self, entries: int, secret: bytes, *, allow_private: bool = False) -> None:
+    def __init__(
+        self,
+        entries: int,
+        secret: bytes,
+        *,
+        allow_private: bool = False,
+        systems: AutonomousSystems | None = None,
+    ) -> None:
         # Odd, so that no bit of a hash alone decides on a bucket.
         new_buckets = max(4, -(-entries * 3 // (2 * BUCKET))) | 1
         super().__init__(entries, new_buckets, max(4, -(-entries // (4 * BUCKET))), secret)
+        self.systems = systems
+        self.count_by_group = systems is not None
         self._allow_private = allow_private
         self._group_quota = min(GROUP_MOST, max(8, entries // GROUP_SHARE))
         self._source_quota = max(32, entries // SOURCE_SHARE)
@@ -60,7 +76,8 @@ class Buckets(Columns):
     @property
     def geometry(self) -> bytes:
         """What the bucket numbers of stored rows depend on."""
-        return b"%d new, %d tried, by %d" % (self.new_buckets, self.tried_buckets, BUCKET)
+        made = b"%d new, %d tried, by %d" % (self.new_buckets, self.tried_buckets, BUCKET)
+        return made if self.systems is None else made + b", systems " + self.systems.digest
 
     def load(self, rows: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Enter stored rows, of keys not yet here; returns those that do not fit."""
@@ -69,7 +86,7 @@ class Buckets(Columns):
         slots, fill, buckets, entries = self._slots, self._fill, len(self._fill), self.entries
         first = count = len(self.bucket)
         for key, core in rows:
-            numbers = CORE.unpack(core)
+            numbers = self.unpacked(key, core)
             bucket = numbers[0]
             if bucket >= buckets or fill[bucket] == BUCKET or count >= entries:
                 refused.append((key, core))
@@ -94,15 +111,21 @@ class Buckets(Columns):
                 self.join_role(row, role_of(flags))
         return refused
 
-    def spread(self, key: bytes) -> tuple[int, int, int]:
-        """Bucket, group and source for an address of whose teller nothing is known."""
-        group, source = self.group_hash(key), max(LEAST_HASH, crc32(key))
-        return (group ^ source) % self.new_buckets, group, source  # as `_new_bucket`
+    def unpacked(self, key: bytes, core: bytes) -> Core:
+        """What is stored of a row, with the bucket and group that follow from the rest."""
+        numbers: Core = CORE.unpack(core)
+        if numbers[0] != DERIVED:
+            return numbers
+        group, source = self.group_hash(key), numbers[2]
+        return (self._new_bucket(group, source), group, *numbers[2:])
 
     def place_anew(self, key: bytes, core: bytes) -> int:
         """Enter a row whose bucket is of another geometry, or full; -1 if there is no room."""
-        _, group, source, *rest = CORE.unpack(core)
-        _, success, _, _, _, flags = rest
+        bucket, group, source, heard, success, attempt, expires, failures, flags = self.unpacked(
+            key, core
+        )
+        if not flags & F_PRIVATE:
+            group = self.group_hash(key)  # the systems may be others
         if len(self) >= self.entries:
             return -1
         bucket = self._tried_bucket(key, group)
@@ -115,7 +138,8 @@ class Buckets(Columns):
                 bucket = self._new_bucket(group, source)
         if self._fill[bucket] == BUCKET:
             return -1
-        return self.append(key, (bucket, group, source, *rest))
+        placed = (bucket, group, source, heard, success, attempt, expires, failures, flags)
+        return self.append(key, placed)
 
     # --- who can relay
 
@@ -148,9 +172,24 @@ class Buckets(Columns):
 
     def group_hash(self, key: bytes) -> int:
         """32 bits of the keyed hash of an address's network."""
+        if self.systems is not None and (system := self.systems.of(key)):
+            return self.hash_of(b"system %d" % system)
         if key[:12] == MAPPED and key[12] < 240:
             return self._of_four[key[12] << 8 | key[13]]
         return self.hash_of(b"group " + group_of(key))
+
+    def network_of(self, key: bytes) -> bytes:
+        """What an address shares with those that count like one: its autonomous system, if that
+        is known, else its prefix."""
+        system = self.systems.of(key) if self.systems is not None else 0
+        return b"system %d" % system if system else group_of(key)
+
+    def teller(self, origin: Origin) -> bytes:
+        """The same of whoever told us; of one that has a name, the name."""
+        try:
+            return self.network_of(pack_ip(origin.who) + b"\0\0")
+        except ValueError:
+            return origin.who.encode("ascii")
 
     def _hashes_of_four(self) -> array[int]:
         """The hash of each /16 of IPv4."""
@@ -167,7 +206,17 @@ class Buckets(Columns):
         return made
 
     def _new_bucket(self, group: int, source: int) -> int:
-        return (group ^ source) % self.new_buckets
+        return ((group * (source | 1) & _U32) * self.new_buckets) >> 32
+
+    def _new_buckets(self, groups: array[int], source: int) -> array[int]:
+        """The same of each: 64 bits for each in one large number, so that C does the work."""
+        size = 8 * len(groups)
+        lanes = array("I", bytes(size))
+        lanes[_LOW::2] = groups
+        product = int.from_bytes(lanes.tobytes(), _ORDER) * (source | 1)
+        mask = int.from_bytes(_U32.to_bytes(8, _ORDER) * len(groups), _ORDER)
+        placed = (product & mask) * self.new_buckets
+        return array("I", placed.to_bytes(size, _ORDER))[1 - _LOW :: 2]
 
     def _tried_bucket(self, key: bytes, group: int) -> int:
         spread = 2 * (crc32(key) % SPREAD) + 1

@@ -135,7 +135,9 @@ class Capabilities:
             return
         trusted = origin.source is Source.DECLARED
         if self._tables.find(key) < 0:
-            row, evicted = self._tables.add_private(key, relay, origin.group, now, trusted=trusted)
+            row, evicted = self._tables.add_private(
+                key, relay, self._tables.teller(origin), now, trusted=trusted
+            )
             if row < 0:
                 tally.over_quota += 1
                 return
@@ -181,14 +183,14 @@ class Capabilities:
 
     def _has_room_for(self, origin: Origin, now: int, changes: list[Change]) -> bool:
         """Room for one more peer, if need be by letting one go of whose network told us most."""
-        if self._tellers[origin.group] >= max(16, self._max_peers // TELLER_SHARE):
+        if self._tellers[self._tables.teller(origin)] >= max(16, self._max_peers // TELLER_SHARE):
             return False
         if self.peers < self._max_peers:
             return True
         loudest, _ = self._tellers.most_common(1)[0]
         for key, value in islice(self._store.items("capabilities", PEER), LOOKED_AT):
             found = _decoded(value)
-            if found is None or found.expires <= now or _teller(found) == loudest:
+            if found is None or found.expires <= now or self._teller(found) == loudest:
                 self._let_go(key, found, changes)
                 return True
         return False
@@ -200,9 +202,16 @@ class Capabilities:
         for address in found.addresses if found is not None else ():
             self._release(address, found.peer_id if found else "", F_SIGNED, changes)
 
+    def _teller(self, peer: Capability | None) -> bytes:
+        """The network of whoever told us of a peer first."""
+        try:
+            return b"" if peer is None else self._tables.teller(Origin(Source.GOSSIP, peer.who))
+        except ValueError:
+            return b""  # a row of an older book without that
+
     def _count(self, peer: Capability | None, change: int) -> None:
         self.peers += change
-        teller = _teller(peer)
+        teller = self._teller(peer)
         self._tellers[teller] += change
         if not self._tellers[teller]:
             del self._tellers[teller]
@@ -217,10 +226,10 @@ class Capabilities:
                 relay = from_text(new.hint)
                 if relay is None:
                     return False
-                row, gone = tables.add_private(key, relay, origin.group, new.heard)
+                row, gone = tables.add_private(key, relay, tables.teller(origin), new.heard)
                 evicted = [gone] if gone is not None else []
             else:
-                _, evicted, _, _ = tables.add([key], origin.group, new.heard)
+                _, evicted, _, _ = tables.add([key], tables.teller(origin), new.heard)
                 row = tables.find(key)
             for other in evicted:
                 self.forget(other, changes)
@@ -327,14 +336,6 @@ class Capabilities:
         else:
             self._swept = b""
         return gone
-
-
-def _teller(peer: Capability | None) -> bytes:
-    """The network of whoever told us of a peer first."""
-    try:
-        return b"" if peer is None else Origin(Source.GOSSIP, peer.who).group
-    except ValueError:
-        return b""  # a row of an older book without that
 
 
 def _decoded(value: bytes | None) -> Capability | None:

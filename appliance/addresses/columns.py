@@ -4,7 +4,8 @@ but one number.
 Rows are dense: removing one moves the last into its place, so a row number holds until the next
 removal and no longer. Each bucket lists its rows in `_slots`, the first `_fill` of its 64 places.
 A key is found through `_where`, which says by the interpreter's hash of the key in which 64 rows to
-look for it: so few numbers that one object of each is enough.
+look for it: so few numbers that one object of each is enough. The lists of rows (`tried`, `roles`)
+are in order, so that a row is found in them by bisection.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from array import array
-from collections.abc import Iterable
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice, repeat
 from typing import Final
 
+from appliance.addresses.arrays import enter, leave, zeros
 from appliance.addresses.keys import KEY_SIZE, MAPPED
 from appliance.addresses.model import Source
 
@@ -37,12 +40,14 @@ F_CAPABLE: Final = F_CLAIMED | F_SIGNED | F_CONFIRMED | F_PRIVATE
 CORE: Final = struct.Struct("<IIIIIIIBB")
 """What of a row is stored: bucket, group, source, heard, success, attempt, expires, failures,
 flags. A group or source is 32 bits of its keyed hash; times are Unix seconds."""
+DERIVED: Final = 0xFFFFFFFF
+"""Stored in the place of the bucket, with group 0: both follow from the address and the source. So
+the values of one message are the same."""
 Core = tuple[int, int, int, int, int, int, int, int, int]
 
 _KEYS: Final = struct.Struct(f"{KEY_SIZE}s")
+_TAIL: Final = 12  # where the address of IPv4 begins
 _DECLARED: Final = Source.DECLARED.rank
-_ZEROS: Final = bytes(1 << 16)
-_CHUNK: Final = range(CHUNK)
 
 
 class Columns:
@@ -63,8 +68,9 @@ class Columns:
         self._of_group: list[dict[int, int]] = [{} for _ in range(ROLES)]
         self._slots = zeros("I", BUCKET * buckets)
         self._fill = [0] * buckets  # a list, as it is looked at for each new entry
-        self._four = zeros("I", 1 << 16)  # entries of each /16 of IPv4
-        self._others: dict[int, int] = {}  # and of each other group, by its hash
+        self._four = [0] * (1 << 16)  # entries of each /16 of IPv4; a list, for the same reason
+        self._others = Counter[int]()  # and of each other group, by its hash
+        self.count_by_group = False  # those of IPv4, too
         self._sources = zeros("I", SOURCES)
         self._where: dict[int, int] = {}
         self._chunks = list(range(entries // CHUNK + 1))  # one object for each value of `_where`
@@ -77,12 +83,12 @@ class Columns:
         """Of all columns, buckets, counters and the index, as allocated."""
         columns = sum(column.__sizeof__() for column in (self.keys, *self._arrays()))
         index = self._where.__sizeof__() + 32 * len(self._where)
-        index += 40 * len(self._chunks) + 8 * len(self._fill)
+        index += 40 * len(self._chunks) + 8 * (len(self._fill) + len(self._four))
         return columns + index + self._others.__sizeof__() + 64 * len(self._others)
 
     def _arrays(self) -> tuple[array[int], ...]:
         return (
-            *self._row_arrays(), self.tried, *self.roles, self._slots, self._four, self._sources,
+            *self._row_arrays(), self.tried, *self.roles, self._slots, self._sources,
         )  # fmt: skip
 
     def _row_arrays(self) -> tuple[array[int], ...]:
@@ -106,11 +112,13 @@ class Columns:
         chunk = self._where.get(hash(key))
         if chunk is None:
             return -1
-        start, stop = chunk * CHUNK * KEY_SIZE, (chunk + 1) * CHUNK * KEY_SIZE
-        at = self.keys.find(key, start, stop)
-        while at > 0 and at % KEY_SIZE:  # the end of one key and the beginning of the next
-            at = self.keys.find(key, at + 1, stop)
-        return at // KEY_SIZE
+        # By its end, in which keys differ: the beginning of each IPv4 key is the same.
+        keys, end = self.keys, key[_TAIL:]
+        stop = (chunk + 1) * CHUNK * KEY_SIZE
+        at = keys.find(end, chunk * CHUNK * KEY_SIZE + _TAIL, stop) - _TAIL
+        while at >= 0 and (at % KEY_SIZE or not keys.startswith(key, at)):
+            at = keys.find(end, at + 1 + _TAIL, stop) - _TAIL
+        return at // KEY_SIZE if at >= 0 else -1
 
     def key(self, row: int) -> bytes:
         return bytes(self.keys[row * KEY_SIZE : (row + 1) * KEY_SIZE])
@@ -121,22 +129,19 @@ class Columns:
 
     def group_size(self, row: int) -> int:
         """How many entries share the row's network; of private peers, their relay's."""
-        start = row * KEY_SIZE
-        if self.keys.startswith(MAPPED, start) and (first := self.keys[start + 12]) < 240:
-            return self._four[first << 8 | self.keys[start + 13]]
-        return self._others.get(self.group[row], 0)
+        return self.count_of(self.key(row), self.group[row])
 
     def count_of(self, key: bytes, group: int) -> int:
         """The same for a key whose group has that hash."""
-        if key[:12] == MAPPED and key[12] < 240:
+        if key[:12] == MAPPED and key[12] < 240 and not self.count_by_group:
             return self._four[key[12] << 8 | key[13]]
-        return self._others.get(group, 0)
+        return self._others[group]
 
     def _count(self, key: bytes, group: int, change: int) -> None:
-        if key[:12] == MAPPED and key[12] < 240:
+        if key[:12] == MAPPED and key[12] < 240 and not self.count_by_group:
             self._four[key[12] << 8 | key[13]] += change
             return
-        self._others[group] = self._others.get(group, 0) + change
+        self._others[group] += change
         if not self._others[group]:
             del self._others[group]
 
@@ -156,19 +161,24 @@ class Columns:
 
     def dump(self) -> list[bytes]:
         """Everything, for `restore` of tables with the same size and secret."""
+        counts = array("I", chain(self._four, chain.from_iterable(self._others.items())))
         return [
-            bytes(self.keys), bytes(self._fill), *(column.tobytes() for column in self._arrays())
-        ]  # fmt: skip
+            bytes(self.keys),
+            bytes(self._fill),
+            counts.tobytes(),
+            *(column.tobytes() for column in self._arrays()),
+        ]
 
     def restore(self, parts: list[bytes]) -> None:
         """The inverse of `dump`, into empty tables. ValueError if the parts do not fit."""
         arrays = self._arrays()
-        if len(parts) != 2 + len(arrays) or len(parts[0]) % KEY_SIZE:
+        if len(parts) != 3 + len(arrays) or len(parts[0]) % KEY_SIZE:
             raise ValueError("not the parts of a dump")
-        rows = len(parts[0]) // KEY_SIZE
-        if rows > self.entries or len(parts[1]) != len(self._fill) or max(parts[1]) > BUCKET:
+        keys, fill, counts, *columns = parts
+        rows = len(keys) // KEY_SIZE
+        if rows > self.entries or len(fill) != len(self._fill) or max(fill) > BUCKET:
             raise ValueError("more than there is room for")
-        for number, (column, part) in enumerate(zip(arrays, parts[2:], strict=True)):
+        for number, (column, part) in enumerate(zip(arrays, columns, strict=True)):
             fits = len(part) == rows * column.itemsize
             if number >= len(self._row_arrays()) + 1 + ROLES:
                 fits = len(part) == len(column) * column.itemsize
@@ -176,36 +186,77 @@ class Columns:
                 fits = len(part) <= rows * column.itemsize
             if not fits:
                 raise ValueError("a column of another length")
-        self.keys[:] = parts[0]
-        self._fill[:] = parts[1]
-        for column, part in zip(arrays, parts[2:], strict=True):
+        entries_of = array("I", counts)
+        if sum(entries_of[: len(self._four)]) + sum(entries_of[len(self._four) + 1 :: 2]) != rows:
+            raise ValueError("networks of another size")
+        self.keys[:] = keys
+        self._fill[:] = fill
+        for column, part in zip(arrays, columns, strict=True):
             column[:] = array(column.typecode, part)
+        others = entries_of[len(self._four) :]
+        self._four[:] = entries_of[: len(self._four)]
+        self._others = Counter(dict(zip(others[::2], others[1::2], strict=True)))
         for role, members in enumerate(self.roles):
             for row in members:
                 self._count_role(role, self.group[row], 1)
-        keys = [key for (key,) in _KEYS.iter_unpack(self.keys)]
-        self._note(map(hash, keys), 0, rows)
-        for number, key in enumerate(keys):
-            if key[:12] != MAPPED or key[12] >= 240:
-                self._count(key, self.group[number], 1)
+        self._note(map(hash, chain.from_iterable(_KEYS.iter_unpack(self.keys))), 0, rows)
 
     # --- changing rows
 
     def append(self, key: bytes, core: Core) -> int:
         """A new row in a bucket that has room; its number."""
         row = len(self.bucket)
-        bucket, group, source, *_, flags = core
         self.keys += key
         for column, value in zip(self._row_arrays(), core, strict=True):
             column.append(value)
-        self._where[hash(key)] = self._chunks[row // CHUNK]
+        self._attach(row, key, core)
+        return row
+
+    def exchange(self, gone: Iterable[int], rows: Iterable[tuple[bytes, Core]]) -> None:
+        """Take rows out, each once, then put others in. ValueError, and the tables are no good, if
+        one finds no room."""
+        left = sorted(gone, reverse=True)
+        for row in left:
+            self._detach(row)
+        for key, core in rows:
+            if core[0] >= len(self._fill):
+                raise ValueError("no such bucket")
+            if not left:
+                if len(self) >= self.entries:
+                    raise ValueError("more than there is room for")
+                self.append(key, core)
+                continue
+            row = left.pop()
+            self.keys[row * KEY_SIZE : (row + 1) * KEY_SIZE] = key
+            for column, value in zip(self._row_arrays(), core, strict=True):
+                column[row] = value
+            self._attach(row, key, core)
+        for row in left:  # the highest first: the last row is never another hole
+            self._close(row)
+
+    def _attach(self, row: int, key: bytes, core: Core) -> None:
+        """Let every way to a row lead there, once its key and its columns stand."""
+        bucket, group, source, *_, flags = core
         self._enter_bucket(row, bucket)
+        self._where[hash(key)] = self._chunks[row // CHUNK]
         self._count(key, group, 1)
         self._sources[source % SOURCES] += 1
-        if self.is_tried(row):
-            self.tried.append(row)
-        self.join_role(row, role_of(flags))
-        return row
+        if bucket >= self.new_buckets:
+            enter(self.tried, row)
+        if flags:
+            self.join_role(row, role_of(flags))
+
+    def _detach(self, row: int) -> None:
+        """The inverse: nothing leads to the row any more."""
+        if self.flags[row]:
+            self._leave_role(row, role_of(self.flags[row]))
+        bucket, key = self.bucket[row], self.key(row)
+        if bucket >= self.new_buckets:
+            leave(self.tried, row)
+        self._leave_bucket(row, bucket)
+        self._count(key, self.group[row], -1)
+        self._sources[self.source[row] % SOURCES] -= 1
+        del self._where[hash(key)]
 
     def set_flags(self, row: int, flags: int) -> None:
         """Change what a row is, and with it the list that it is chosen from."""
@@ -217,12 +268,12 @@ class Columns:
 
     def join_role(self, row: int, role: int) -> None:
         if role != NO_ROLE:
-            self.roles[role].append(row)
+            enter(self.roles[role], row)
             self._count_role(role, self.group[row], 1)
 
     def _leave_role(self, row: int, role: int) -> None:
         if role != NO_ROLE:
-            _leave(self.roles[role], row)
+            leave(self.roles[role], row)
             self._count_role(role, self.group[row], -1)
 
     def _count_role(self, role: int, group: int, change: int) -> None:
@@ -239,42 +290,41 @@ class Columns:
         self._leave_bucket(row, before)
         self.bucket[row] = bucket
         if self.is_tried(row) and not was_tried:
-            self.tried.append(row)
+            enter(self.tried, row)
         elif was_tried and not self.is_tried(row):
-            _leave(self.tried, row)
+            leave(self.tried, row)
 
     def set_core(self, row: int, core: Core) -> None:
-        """Give a row what is stored of it. ValueError if it is of another network, or if its
-        bucket has no room."""
-        bucket, group, source, *_, flags = core
-        if bucket >= len(self._fill) or group != self.group[row]:
+        """Give a row what is stored of it. ValueError unless it stays in its bucket and network."""
+        bucket, group, source, heard, success, attempt, expires, failures, flags = core
+        if bucket != self.bucket[row] or group != self.group[row]:
             raise ValueError("not of this row")
-        if bucket != self.bucket[row]:
-            self.move(row, bucket)
-        self._sources[self.source[row] % SOURCES] -= 1
-        self._sources[source % SOURCES] += 1
-        self.set_flags(row, flags)
-        for column, value in zip(self._row_arrays(), core, strict=True):
-            column[row] = value
+        if source != self.source[row]:
+            self._sources[self.source[row] % SOURCES] -= 1
+            self._sources[source % SOURCES] += 1
+            self.source[row] = source
+        if flags != self.flags[row]:
+            self.set_flags(row, flags)
+        self.heard[row], self.success[row], self.attempt[row] = heard, success, attempt
+        self.expires[row], self.failures[row] = expires, failures
 
     def remove(self, row: int) -> None:
         """Take a row out; the last row takes its number."""
-        self._leave_role(row, role_of(self.flags[row]))
-        if self.is_tried(row):
-            _leave(self.tried, row)
-        self._leave_bucket(row, self.bucket[row])
-        key = self.key(row)
-        self._count(key, self.group[row], -1)
-        self._sources[self.source[row] % SOURCES] -= 1
-        del self._where[hash(key)]
+        self._detach(row)
+        self._close(row)
+
+    def _close(self, row: int) -> None:
+        """Let the last row take the number of one to which nothing leads."""
         last = len(self.bucket) - 1
         if row != last:
             start = self.bucket[last] * BUCKET
             self._slots[self._slots.index(last, start, start + BUCKET)] = row
             if self.is_tried(last):
-                self.tried[self.tried.index(last)] = row
+                del self.tried[-1]  # the last row is the last in each list
+                enter(self.tried, row)
             if (role := role_of(self.flags[last])) != NO_ROLE:
-                self.roles[role][self.roles[role].index(last)] = row
+                del self.roles[role][-1]
+                enter(self.roles[role], row)
             self.keys[row * KEY_SIZE : (row + 1) * KEY_SIZE] = other = self.key(last)
             self._where[hash(other)] = self._chunks[row // CHUNK]
             for column in self._row_arrays():
@@ -287,12 +337,12 @@ class Columns:
         """Keys with those hashes are in so many rows from `first` on."""
         self._where.update(zip(hashes, self._chunks_of(first, count), strict=True))
 
-    def _chunks_of(self, first: int, count: int) -> list[int]:
+    def _chunks_of(self, first: int, count: int) -> Iterator[int]:
         """In which chunk each row is."""
         begin, skipped = divmod(first, CHUNK)
-        chunks = islice(self._chunks, begin, (first + count - 1) // CHUNK + 1)
-        found = [chunk for chunk in chunks for _ in _CHUNK]
-        return found[skipped : skipped + count]
+        chunks = self._chunks[begin : (first + count - 1) // CHUNK + 1]
+        every_row = chain.from_iterable(map(repeat, chunks, repeat(CHUNK)))
+        return islice(every_row, skipped, skipped + count)
 
     def _enter_bucket(self, row: int, bucket: int) -> None:
         fill = self._fill[bucket]
@@ -317,25 +367,3 @@ def role_of(flags: int) -> int:
     if not flags & F_CLAIMED:
         return NO_ROLE
     return RELAY if flags & RANK == _DECLARED else CLAIMED
-
-
-def _leave(members: array[int], row: int) -> None:
-    # A search instead of 4 more bytes an entry: it happens once in an entry's life.
-    at = members.index(row)
-    last = members.pop()
-    if at < len(members):
-        members[at] = last
-
-
-def zeros(kind: str, count: int) -> array[int]:
-    made: array[int] = array(kind)
-    left = count * made.itemsize
-    while left:
-        made.frombytes(_ZEROS[: min(left, len(_ZEROS))])
-        left -= min(left, len(_ZEROS))
-    return made
-
-
-def gather(column: array[int], at: Iterable[int]) -> list[int]:
-    """`[column[i] for i in at]`, twice as fast."""
-    return list(map(column.__getitem__, at))

@@ -11,10 +11,12 @@ from typing import Self
 from appliance.addresses import snapshots
 from appliance.addresses.bans import Bans
 from appliance.addresses.capabilities import Capabilities
-from appliance.addresses.opening import Opened, Progress, corrupt, open_book
+from appliance.addresses.examining import corrupt
+from appliance.addresses.opening import Opened, Progress, open_book
 from appliance.addresses.options import StoreOptions
 from appliance.addresses.rocks import Change, StoreError
 from appliance.addresses.snapshots import Snapshot, forget_notes, identity_of, mark
+from appliance.addresses.systems import AutonomousSystems
 from appliance.addresses.values import HEAD, address_tail, with_core
 from appliance.errors import ApplianceError
 from appliance.network import Network
@@ -50,18 +52,25 @@ class HeldBook:
         options: StoreOptions | None = None,
         *,
         allow_private: bool = False,
+        systems: AutonomousSystems | None = None,
         progress: Progress = _in_silence,
     ) -> Self:
         """The book at `directory`, a new one if there is none. Blocks on the disk.
 
         A book of an older version is migrated, after a checkpoint beside it. `allow_private`: take
-        addresses of private networks from strangers too, for laboratories. Raises ApplianceError,
+        addresses of private networks from strangers too, for laboratories; `systems`: what counts
+        as one network, instead of prefixes. Raises ApplianceError,
         with the store untouched, if it is corrupt, of another network or a newer version, in use
         by another process, or cannot be written.
         """
         options = options or StoreOptions()
         opened = open_book(
-            directory, network, options, allow_private=allow_private, progress=progress
+            directory,
+            network,
+            options,
+            allow_private=allow_private,
+            systems=systems,
+            progress=progress,
         )
         try:
             return cls(directory, options, opened)

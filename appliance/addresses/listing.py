@@ -19,11 +19,11 @@ from appliance.addresses.columns import (
     F_SIGNED,
     RANK,
 )
+from appliance.addresses.examining import GEOMETRY, NETWORK_KEY, check_metadata, corrupt
 from appliance.addresses.fields import CodecError
 from appliance.addresses.keys import KEY_SIZE, host_of, unpack
 from appliance.addresses.migrations import SCHEMA, SCHEMA_KEY, UNDER_WAY
 from appliance.addresses.model import Capability, source_of
-from appliance.addresses.opening import GEOMETRY, NETWORK_KEY, check_metadata, corrupt
 from appliance.addresses.rocks import Store, StoreError
 from appliance.addresses.values import (
     ADDRESS,

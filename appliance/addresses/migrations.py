@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from operator import itemgetter
 from typing import Final
+from zlib import crc32
 
 from appliance.addresses import legacy
-from appliance.addresses.columns import CORE, F_CLAIMED
+from appliance.addresses.buckets import LEAST_HASH
+from appliance.addresses.columns import CORE, DERIVED, F_CLAIMED
 from appliance.addresses.fields import VERSION, CodecError, Tag, field
 from appliance.addresses.keys import MAPPED, from_text, is_synthetic
 from appliance.addresses.model import (
@@ -28,7 +30,6 @@ from appliance.addresses.model import (
     Source,
 )
 from appliance.addresses.rocks import Change, Store
-from appliance.addresses.tables import Tables
 from appliance.addresses.values import (
     HEAD,
     PEER,
@@ -46,16 +47,16 @@ Progress = Callable[[int], None]
 """Told how many old rows are done in this run."""
 
 
-def migrate(store: Store, found: int, tables: Tables, progress: Progress) -> None:
+def migrate(store: Store, found: int, progress: Progress) -> None:
     """Bring an open store from schema `found` to `SCHEMA`. Raises StoreError."""
     for step in range(found, SCHEMA):
         begun = {SCHEMA_KEY: b"%d" % (step + 1), UNDER_WAY: b"%d" % step}
         store.write([("metadata", key, value) for key, value in begun.items()], sync=True)
-        _STEPS[step](store, tables, progress)
+        _STEPS[step](store, progress)
         store.write([("metadata", UNDER_WAY, None)], sync=True)
 
 
-def capability(store: Store, tables: Tables, progress: Progress) -> None:
+def capability(store: Store, progress: Progress) -> None:
     """1 → 2: peers by id become addresses by key, with capabilities beside them.
 
     A row that is no record of version 1 is left as it is: the reader counts it as damaged.
@@ -65,11 +66,11 @@ def capability(store: Store, tables: Tables, progress: Progress) -> None:
     while batch := list(islice(old, BATCH)):
         rows, gone, others = list[tuple[bytes, bytes]](), list[bytes](), list[Change]()
         for key, value in batch:
-            if new := usual(key, value, tables):
+            if new := usual(key, value):
                 rows.append(new)
             else:
                 try:
-                    others += converted(legacy.decode(key, value), tables)
+                    others += converted(legacy.decode(key, value))
                 except CodecError:
                     continue
             gone.append(key)
@@ -94,7 +95,7 @@ _USUAL: Final = re.compile(
 )
 
 
-def usual(key: bytes, value: bytes, tables: Tables) -> tuple[bytes, bytes] | None:
+def usual(key: bytes, value: bytes) -> tuple[bytes, bytes] | None:
     """`converted(decode(…))` for what stands in most rows, five times as fast: key and value of
     the address; else None."""
     found = _USUAL.fullmatch(value)
@@ -107,10 +108,16 @@ def usual(key: bytes, value: bytes, tables: Tables) -> tuple[bytes, bytes] | Non
         return None
     address = MAPPED + bytes((a, b, c, d)) + port.to_bytes(2, "big")
     expires = NEVER_EXPIRES if rank == _DECLARED else 0
-    place = tables.spread(address)
-    core = CORE.pack(*place, seen, success, failure, expires, min(failures, 255), rank)
+    core = CORE.pack(
+        DERIVED, 0, scattered(address), seen, success, failure, expires, min(failures, 255), rank
+    )
     tail = b"".join((who, _FIRST, seen.to_bytes(8, "little"), _PEERS[len(key)], key))
     return address, HEAD + core + tail
+
+
+def scattered(address: bytes) -> int:
+    """In the place of the network that told us, of which nothing is known: any."""
+    return max(LEAST_HASH, crc32(address))
 
 
 _SOURCES: Final = {
@@ -123,7 +130,7 @@ _PEERS: Final = tuple(
 _DECLARED: Final = Source.DECLARED.rank
 
 
-def converted(record: PeerRecord, tables: Tables) -> Iterator[Change]:
+def converted(record: PeerRecord) -> Iterator[Change]:
     """The rows of version 2 that hold what a record of version 1 held.
 
     A peer with one address and no relays needs no row of its own: its address has its id.
@@ -147,7 +154,7 @@ def converted(record: PeerRecord, tables: Tables) -> Iterator[Change]:
         record.source.rank | (F_CLAIMED if record.is_relay else 0),
     )
     for key in keys:
-        core = CORE.pack(*tables.spread(key), *numbers)
+        core = CORE.pack(DERIVED, 0, scattered(key), *numbers)
         value = AddressValue(core, record.source.value, record.last_seen, record.peer_id)
         yield "addresses", key, encode_address(value)
     if len(keys) == 1 and not (rest or record.relays or record.is_relay):
@@ -169,6 +176,6 @@ def converted(record: PeerRecord, tables: Tables) -> Iterator[Change]:
     yield "capabilities", PEER + record.peer_id.encode("ascii"), row
 
 
-_STEPS: Final[dict[int, Callable[[Store, Tables, Progress], None]]] = {1: capability}
+_STEPS: Final[dict[int, Callable[[Store, Progress], None]]] = {1: capability}
 
 assert VERSION == SCHEMA, "a new format of values is a new schema"

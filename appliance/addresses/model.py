@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Final
 
-from appliance.addresses.keys import KEY_SIZE, group_of, pack_ip
+from appliance.addresses.keys import KEY_SIZE
 
 MAX_ADDRESSES: Final = 16  # of one peer; identify of a busy go-libp2p host announces about ten
 MAX_RELAYS: Final = 8  # of one peer
@@ -60,14 +60,6 @@ class Origin:
     def __post_init__(self) -> None:
         if not 0 < len(self.who) <= MAX_PEER_ID or not _is_text(self.who):
             raise ValueError("who is not printable ASCII of 1 to 128 characters")
-
-    @property
-    def group(self) -> bytes:
-        """Sources of one network count as one: they are cheap to have many of."""
-        try:
-            return group_of(pack_ip(self.who) + b"\0\0")
-        except ValueError:
-            return self.who.encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ entries 3 MB more, 3 threads and 13 to 16 file descriptors.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import threading
+import weakref
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,6 +18,8 @@ from rocksdict import (
     BlockBasedOptions,
     Cache,
     Checkpoint,
+    ColumnFamily,
+    DbClosedError,
     DBCompressionType,
     DBRecoveryMode,
     Options,
@@ -48,6 +52,8 @@ class StoreError(Exception):
 def _translated() -> Iterator[None]:
     try:
         yield
+    except DbClosedError:
+        raise StoreError("it is closed") from None
     except Exception as error:
         # rocksdict raises bare `Exception`s; whatever is more specific is not RocksDB's.
         if type(error) is not Exception:
@@ -105,6 +111,10 @@ class Store:
     ) -> None:
         """Opens; `write` creates what is missing. `read` changes no file and takes no lock;
         `follow` too, beside a process that writes, and keeps its own log in `scratch`."""
+        self._closed = False
+        self._at_disk = threading.Lock()
+        """Held by whoever waits for the disk in a thread: nobody closes the store meanwhile."""
+        self._readers = weakref.WeakSet[Generator[tuple[bytes, bytes], None, None]]()
         limits = options or StoreOptions()
         cache = Cache(limits.block_cache_bytes)
         names = FAMILIES if mode == "write" else self.families(directory)
@@ -137,10 +147,9 @@ class Store:
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """One value, checked against its checksum."""
-        if family not in self._families:
-            return None
         with _translated():
-            value = self._families[family].get(key)
+            rows = self._rows(family)
+            value = None if rows is None else rows.get(key)
         return value if isinstance(value, bytes) else None
 
     def get_all(self, family: str, keys: list[bytes]) -> list[bytes | None]:
@@ -162,10 +171,17 @@ class Store:
     ) -> Iterator[tuple[bytes, bytes]]:
         """Rows in the order of their keys, as of the first `next`: those with the prefix, or
         those from `start` on."""
-        if family not in self._families:
-            return
-        rows, key = self._families[family], None
+        found = self._items(family, prefix, start)
+        self._readers.add(found)
+        return found
+
+    def _items(
+        self, family: str, prefix: bytes, start: bytes | None
+    ) -> Generator[tuple[bytes, bytes], None, None]:
+        key = None
         with _translated():
+            if (rows := self._rows(family)) is None:
+                return
             reading = ReadOptions()
             reading.set_readahead_size(_READAHEAD)
             begin = prefix if start is None else start
@@ -179,6 +195,17 @@ class Store:
             if cursor.valid():
                 cursor.next()
             cursor.status()
+
+    def _rows(self, family: str) -> Rdict | None:
+        """None for a family that an older store lacks."""
+        if self._closed:
+            raise StoreError("it is closed")
+        return self._families.get(family)
+
+    def _handle(self, family: str) -> ColumnFamily:
+        if self._closed:
+            raise StoreError("it is closed")
+        return self._handles[family]
 
     def write(self, changes: Iterable[Change], *, sync: bool = False) -> None:
         """All rows or none. `sync` waits until the disk has them."""
@@ -198,7 +225,7 @@ class Store:
         In the order of their keys each finds its place from the one before, at half the cost."""
         with _translated():
             batch = WriteBatch(raw_mode=True)
-            batch.set_default_column_family(self._handles[family])
+            batch.set_default_column_family(self._handle(family))
             for key in gone:
                 batch.delete(key)
             for key, value in rows:
@@ -209,9 +236,9 @@ class Store:
     def _fill(self, batch: WriteBatch, changes: Iterable[Change]) -> None:
         for family, key, value in changes:
             if value is None:
-                batch.delete(key, self._handles[family])
+                batch.delete(key, self._handle(family))
             else:
-                batch.put(key, value, self._handles[family])
+                batch.put(key, value, self._handle(family))
 
     def _commit(self, batch: WriteBatch, *, sync: bool) -> None:
         options = WriteOptions()
@@ -220,8 +247,8 @@ class Store:
         self._store.write(batch, options)
 
     def sync(self) -> None:
-        """Wait until the disk has everything that was written."""
-        with _translated():
+        """Wait until the disk has everything that was written. In any thread."""
+        with self._at_disk, _translated():
             self._store.flush_wal(sync=True)
 
     def sequence(self) -> int:
@@ -235,8 +262,17 @@ class Store:
             Checkpoint(self._store).create_checkpoint(str(directory))
 
     def close(self) -> None:
-        """Flush and let go of the files; the store is of no use afterwards."""
-        with _translated():
+        """Flush and let go of the files; the store is of no use afterwards. Idempotent.
+
+        Whoever was in the middle of `items` is at its end: RocksDB stays open, and locked, as long
+        as one reader of it is left.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with self._at_disk, _translated():
+            for reader in list(self._readers):
+                reader.close()
             self._handles.clear()
             while self._families:
                 _, family = self._families.popitem()

@@ -14,10 +14,11 @@ import os
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
-from appliance.addresses.columns import CORE
+from appliance.addresses.columns import Core
 from appliance.addresses.fields import CodecError
 from appliance.addresses.keys import KEY_SIZE
 from appliance.addresses.rocks import Change, Store, StoreError
@@ -32,10 +33,11 @@ CHANGED: Final = b"changed/"
 TABLES: Final = b"tables"
 """In the metadata: the first note of the file that counts. Numbers are never used twice."""
 
-_MAGIC: Final = b"kaspa-appliance tables 2\n"
+_MAGIC: Final = b"kaspa-appliance tables 3\n"
 _HEAD: Final = struct.Struct("<QQI")
 """Sequence number of the store, number of the first note, how many parts."""
 _MOST_PARTS: Final = 64
+Row = tuple[bytes, Core]
 
 
 class Notes:
@@ -83,7 +85,7 @@ class Snapshot:
         """Blocks on the disk. Raises OSError, and StoreError if the log cannot be synced."""
         if not self.synced:
             self.store.sync()  # the file must never be ahead of the store
-        check = hashlib.blake2b(digest_size=16)
+        check = hashlib.sha256()  # processors have instructions for it
         place = self.directory / CACHE
         draft = place.with_suffix(".tmp")
         with draft.open("wb") as file:
@@ -129,10 +131,9 @@ def restored(directory: Path, store: Store, tables: Tables) -> Notes | None:
 
 def forget_notes(store: Store, before: int | None = None) -> None:
     """Take away the notes with lower numbers, or all. Raises StoreError."""
-    gone = [key for key, _ in store.items("metadata", CHANGED)]
-    if before is not None:
-        gone = [key for key in gone if key < _name(before)]
-    if gone:
+    end = CHANGED + b"\xff" * 8 if before is None else _name(before)
+    names = (key for key, _ in store.items("metadata", CHANGED))
+    if gone := list(takewhile(lambda name: name < end, names)):
         store.write([("metadata", key, None) for key in gone])
 
 
@@ -157,7 +158,7 @@ def _read(directory: Path, sequence: int, tables: Tables) -> tuple[int, list[byt
             if identity != identity_of(tables) or written > sequence or count > _MOST_PARTS:
                 return None
             left = os.fstat(file.fileno()).st_size
-            check = hashlib.blake2b(digest_size=16)
+            check = hashlib.sha256()
             parts = []
             for _ in range(count):
                 size = int.from_bytes(file.read(8), "little")
@@ -175,9 +176,7 @@ def _read(directory: Path, sequence: int, tables: Tables) -> tuple[int, list[byt
 def _changed(store: Store, first: int) -> tuple[Notes, list[bytes]]:
     """ValueError if a note is missing between others, or is none."""
     following, keys = first, list[bytes]()
-    for name, value in store.items("metadata", CHANGED):
-        if name < _name(first):
-            continue
+    for name, value in store.items("metadata", CHANGED, start=_name(first)):
         if name != _name(following) or len(value) % KEY_SIZE:
             raise ValueError("a note that does not follow the one before")
         following += 1
@@ -187,17 +186,23 @@ def _changed(store: Store, first: int) -> tuple[Notes, list[bytes]]:
 
 def _catch_up(store: Store, tables: Tables, changed: list[bytes]) -> None:
     """Bring rows to what the store has. ValueError and CodecError: these are other tables."""
-    rows = zip(changed, store.get_all("addresses", changed), strict=True)
-    stored = {key: CORE.unpack(core_of(value)) for key, value in rows if value is not None}
-    for key in changed:
-        row, core = tables.find(key), stored.get(key)
-        if row >= 0 and (core is None or core[1] != tables.group[row]):
-            tables.discard(row)
-    fresh = [key for key in stored if tables.find(key) < 0]
-    for key in stored.keys() - set(fresh):
-        tables.set_core(tables.find(key), stored[key])
-    if tables.load([(key, CORE.pack(*stored[key])) for key in fresh]):
-        raise ValueError("no room for a row that the store has")
+    moved, fresh, gone = list[Row](), list[Row](), list[int]()
+    changed.sort()  # as the store has them
+    for key, value in zip(changed, store.get_all("addresses", changed), strict=True):
+        row = tables.find(key)
+        core = None if value is None else tables.unpacked(key, core_of(value))
+        if core is None:
+            if row >= 0:
+                gone.append(row)
+        elif row < 0:
+            fresh.append((key, core))
+        elif core[0] == tables.bucket[row] and core[1] == tables.group[row]:
+            tables.set_core(row, core)
+        else:
+            gone.append(row)
+            moved.append((key, core))
+    # First all that leave, so that their buckets have room.
+    tables.exchange(gone, [*moved, *fresh])
 
 
 def drop(directory: Path) -> None:

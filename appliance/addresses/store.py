@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, takewhile
+from itertools import chain, repeat, takewhile
 from random import Random
 from typing import Final
 
-from appliance.addresses.columns import F_CLAIMED, F_CONFIRMED, RANK
+from appliance.addresses.columns import CORE, DERIVED, F_CLAIMED, F_CONFIRMED, RANK
 from appliance.addresses.fields import CodecError
 from appliance.addresses.held import HeldBook
 from appliance.addresses.keys import from_text, pack_ip, unpack
@@ -34,7 +34,6 @@ from appliance.addresses.values import (
     PEER,
     address_tail,
     decode_capability,
-    encode_placed,
 )
 from appliance.network import Endpoint
 from appliance.units import HOUR
@@ -94,16 +93,15 @@ class AddressBook(HeldBook):
             banned, addresses = len(given) - len(allowed), allowed
         else:
             banned = 0
-        rank = origin.source.rank
+        rank, trusted = origin.source.rank, origin.source is Source.DECLARED
         placed, evicted, known, tally = tables.add(
-            addresses, origin.group, when, rank=rank, trusted=origin.source is Source.DECLARED
+            addresses, tables.teller(origin), when, rank=rank, trusted=trusted
         )
         tally.banned = banned
         rows: Iterable[tuple[bytes, bytes]] = ()
-        if placed.keys:  # but for bucket and group, the values of one message are the same
-            core, tail = tables.core(len(tables) - 1), address_tail(origin.who, when)
-            values = encode_placed(placed.buckets, placed.groups, core, tail)
-            rows = zip(placed.keys, values, strict=True)
+        if placed.keys:
+            core = CORE.pack(DERIVED, 0, tables.source[-1], when, 0, 0, 0, 0, rank)
+            rows = zip(placed.keys, repeat(HEAD + core + address_tail(origin.who, when)))
         gone: list[Change] = []
         for key in evicted:
             self._caps.forget(key, gone)
@@ -342,6 +340,10 @@ class AddressBook(HeldBook):
                 if len(found) == most:
                     break
         return found
+
+    def network_of(self, origin: Origin) -> bytes:
+        """What counts as one teller: tellers of one network are cheap to have many of."""
+        return self._tables.teller(origin)
 
     def _keys(self, who: bytes | str) -> list[bytes]:
         if isinstance(who, bytes):

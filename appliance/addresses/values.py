@@ -10,9 +10,6 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator
-from itertools import repeat
 from typing import Final, NamedTuple
 
 from appliance.addresses.columns import CORE
@@ -44,10 +41,6 @@ HEAD: Final = bytes([VERSION, Tag.CORE]) + CORE.size.to_bytes(2, "little")
 """What stands before the core in the value of an address."""
 
 
-PLACE: Final = struct.Struct("<II")
-"""How a core begins: bucket and group. In a new entry the rest is the same for a whole message."""
-
-
 class AddressValue(NamedTuple):
     """The stored part of a row, who told us first and when, and who proved to be there."""
 
@@ -61,15 +54,6 @@ def address_tail(who: str, first_heard: int, peer_id: str = "") -> bytes:
     """What stands after the core: the same for all addresses of one message."""
     tail = field(Tag.WHO, who.encode("ascii")) + field(Tag.FIRST_HEARD, u64(first_heard))
     return tail + field(Tag.PEER_ID, peer_id.encode("ascii")) if peer_id else tail
-
-
-def encode_placed(
-    buckets: Iterable[int], groups: Iterable[int], core: bytes, tail: bytes
-) -> Iterator[bytes]:
-    """The values of addresses of which all else is the same: the rest of `core`, and `tail`."""
-    rest = core[PLACE.size :] + tail
-    value = struct.Struct(f"<{len(HEAD)}sII{len(rest)}s")
-    return map(value.pack, repeat(HEAD), buckets, groups, repeat(rest))
 
 
 def encode_address(value: AddressValue) -> bytes:

@@ -82,8 +82,8 @@ class Matchmaker:
         )
 
     def has_stream(self, peer_id: str) -> bool:
-        """Whether a Kaspa stream with the peer is open, in either direction."""
-        return any(stream.peer_id == peer_id for stream in self._streams.open)
+        """Whether a Kaspa stream with the peer is open or about to be, in either direction."""
+        return self._streams.talks_to(peer_id)
 
     def reached(self, slot: int) -> None:
         """The peer's node talks to ours."""
@@ -126,6 +126,7 @@ class BookSlot(ListeningSlot):
     """A slot whose peer comes from the address book; `number` is its own among all slots."""
 
     origin = "book"
+    yields = True
 
     def __init__(
         self,
@@ -262,6 +263,9 @@ class BookSlot(ListeningSlot):
         if lasted >= USEFUL_AFTER:
             self._short_streams = 0
             self._matchmaker.reached(self._number)
+            return
+        if self._matchmaker.has_stream(self.way.peer_id):
+            self._release(Reason.PEER_HAS_STREAM)  # it dialled us at the same moment
             return
         self._short_streams += 1
         if self._short_streams >= GIVE_UP_AFTER:

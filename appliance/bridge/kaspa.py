@@ -58,6 +58,14 @@ class KaspaStream:
     opened_at: float
     local: str
     counts: PipeCounts = field(default_factory=PipeCounts)
+    yields: bool = False
+    """Whether it gives way to one that the peer dials at the same moment."""
+    gave_way: bool = False
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def give_way(self) -> None:
+        self.gave_way = True
+        self.scope.cancel()
 
 
 class KaspaStreams:
@@ -80,11 +88,16 @@ class KaspaStreams:
                 raise Refused(Reason.SHUTTING_DOWN)
             if not may_carry(conn):
                 raise Refused(Reason.RELAY_LIMIT_TOO_SMALL)
+            crossing = self._crossing(conn.peer_id)
+            if crossing and self._host.peer_id < conn.peer_id:
+                raise Refused(Reason.PEER_HAS_STREAM, "both dialled at the same moment: ours stays")
             admission = self.budget.admit(conn.peer_id, conn.introduced_by)
         except Refused as fault:
             refuse(self._host.telemetry, "kaspa", fault, peer=conn.peer_id)
             stream.reset()
             return
+        for ours in crossing:
+            ours.give_way()
         try:
             with conn.held():
                 node = await self._dial_node(conn.peer_id)
@@ -96,6 +109,22 @@ class KaspaStreams:
             # Also if the peer's connection ends while we wait for the node.
             self.budget.leave(admission)
 
+    def talks_to(self, peer_id: str) -> bool:
+        """Whether a stream with the peer is open or about to be, in either direction."""
+        return self.budget.holds(peer_id) or any(one.peer_id == peer_id for one in self.open)
+
+    def _crossing(self, peer_id: str) -> list[KaspaStream]:
+        """Streams of ours to a peer that dialled us before it saw them.
+
+        Of two that cross one is enough. The dial of the smaller peer id stays: both ends know that
+        without a word. Once a byte came back the peer knew of ours: then it wants a second one.
+        """
+        return [
+            one
+            for one in self.open
+            if one.yields and one.peer_id == peer_id and not one.counts.backward
+        ]
+
     async def carry(
         self,
         node: TcpStream,
@@ -103,15 +132,20 @@ class KaspaStreams:
         conn: Connection,
         direction: Literal["inbound", "outbound"],
         local: str,
+        *,
+        yields: bool = False,
     ) -> None:
         """Pipe until both ends are done; `local` names the node's side for people.
 
-        Raises RemoteProtocolError if the peer does not speak the protocol after all. On return,
-        after that and after `Cancelled` neither stream is usable.
+        Raises RemoteProtocolError if the peer does not speak the protocol after all, and Refused
+        if it `yields` and the peer dialled us at the same moment. On return, after that and after
+        `Cancelled` neither stream is usable.
         """
         path = path_of(conn)
         relay = conn.path.relay if isinstance(conn.path, Relayed) else None
-        entry = KaspaStream(conn.peer_id, direction, path, relay, trio.current_time(), local)
+        entry = KaspaStream(
+            conn.peer_id, direction, path, relay, trio.current_time(), local, yields=yields
+        )
         self._host.telemetry.kaspa_streams[direction, path] += 1
         emit(
             _log,
@@ -125,9 +159,12 @@ class KaspaStreams:
         end: PipeEnd | None = None
         with self._listed(entry), conn.held():
             try:
-                end = await _piped(node, stream, entry, lambda: self._first_byte(entry, conn))
+                with entry.scope:
+                    end = await _piped(node, stream, entry, lambda: self._first_byte(entry, conn))
             finally:
                 self._closed(entry, conn, end)
+        if entry.gave_way:
+            raise Refused(Reason.PEER_HAS_STREAM, "both dialled at the same moment: theirs stays")
 
     async def watch_node(self) -> None:
         """Know whether the node is there before a peer asks: looked at until it is, and then left
@@ -219,10 +256,12 @@ class KaspaStreams:
             path=entry.path,
             bytes_in=entry.counts.backward,
             bytes_out=entry.counts.forward,
-            reason=self._why(conn, end),
+            reason=self._why(entry, conn, end),
         )
 
-    def _why(self, conn: Connection, end: PipeEnd | None) -> str:
+    def _why(self, entry: KaspaStream, conn: Connection, end: PipeEnd | None) -> str:
+        if entry.gave_way:
+            return Reason.PEER_HAS_STREAM.value
         if end is not None and end.clean:
             return "closed"
         if end is not None and end.reset_by == "left":

@@ -52,6 +52,8 @@ class ListeningSlot:
 
     origin: Literal["declared", "book"]
     """Who says which peer stands behind it."""
+    yields = False
+    """Whether its stream gives way to one that the peer dials at the same moment."""
 
     def __init__(
         self,
@@ -216,7 +218,9 @@ class ListeningSlot:
             began = trio.current_time()
             try:
                 stream = conn.open(PROTOCOL)
-                await self._streams.carry(node, stream, conn, "outbound", str(self.listening))
+                await self._streams.carry(
+                    node, stream, conn, "outbound", str(self.listening), yields=self.yields
+                )
             finally:
                 self._in_use = False
                 self._stream_ended(trio.current_time() - began)

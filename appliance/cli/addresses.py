@@ -54,25 +54,26 @@ def run(args: argparse.Namespace) -> int:
             "an import names a kaspad's directory",
             hint="appliance addresses import --kaspad DIR [FILE | --state DIR]",
         )
-    directory, network = _place(words[0] if words else None, args.state)
+    directory, network, table = _place(words[0] if words else None, args.state)
     if importing:
         named = Network(args.network) if args.network else network
-        return _import(directory, named, args.kaspad, as_json=args.json)
+        return _import(directory, named, table, args.kaspad, as_json=args.json)
     return _show(directory, relays=args.relays, everything=args.all, as_json=args.json)
 
 
-def _place(file: str | None, state: Path | None) -> tuple[Path, Network | None]:
-    """The book's directory, and its network where a declaration says it."""
+def _place(file: str | None, state: Path | None) -> tuple[Path, Network | None, Path | None]:
+    """The book's directory; where a declaration says them, its network and table of systems."""
     if file is not None:
         from appliance.declaration import load
 
         declaration = load(file)
-        return declaration.state.dir / BOOK_DIR, declaration.network
+        book = declaration.state.dir / BOOK_DIR
+        return book, declaration.network, declaration.discovery.as_table
     if state is None:
         raise ApplianceError(
             "whose address book?", hint="name the declaration, or its state.dir with --state DIR"
         )
-    return state / BOOK_DIR, None
+    return state / BOOK_DIR, None, None
 
 
 def _show(directory: Path, *, relays: bool, everything: bool, as_json: bool) -> int:
@@ -150,11 +151,14 @@ def _ago(moment: int, now: float) -> str:
     return f"{human_seconds(now - moment)} ago" if moment <= now else "just now"
 
 
-def _import(directory: Path, network: Network | None, source: Path, *, as_json: bool) -> int:
+def _import(
+    directory: Path, network: Network | None, table: Path | None, source: Path, *, as_json: bool
+) -> int:
+    from appliance.addresses.examining import identity_of
     from appliance.addresses.kaspad_db import find_meta, import_kaspad
-    from appliance.addresses.opening import identity_of
     from appliance.addresses.options import StoreOptions
     from appliance.addresses.store import AddressBook
+    from appliance.addresses.systems import read_systems
 
     identity = identity_of(directory)
     # As large as it is: the plan's figure is the daemon's to apply.
@@ -167,7 +171,8 @@ def _import(directory: Path, network: Network | None, source: Path, *, as_json: 
             hint="add --network mainnet, or name the declaration",
         )
     meta = find_meta(source, network)
-    with AddressBook.open(directory, network, options) as book:
+    systems = None if table is None else read_systems(table)
+    with AddressBook.open(directory, network, options, systems=systems) as book:
         report = import_kaspad(book, meta, time.time())
         size = len(book)
     if as_json:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Final
 
-from appliance.declaration.kinds import Boolean, ListOf, Number, OrNone, Text
+from appliance.declaration.kinds import Boolean, ListOf, Number, OrNone, PathText, Text
 from appliance.declaration.settings import NETWORK, Computed, Setting, Values
 
 MAX_SEEDERS: Final = 16
@@ -55,5 +56,19 @@ class DiscoverySpec:
             default=3,
             because="go-libp2p keeps 2; with 3 a lost one leaves a choice while it is replaced",
             unit="relays",
+        ),
+    ]
+    as_table: Annotated[
+        Path | None,
+        Setting(
+            OrNone(PathText()),
+            "File of networks and the autonomous systems that they belong to, one a line in the "
+            "order of addresses (`1.0.0.0/24 13335`), as Bitcoin Core's asmap-tool prints it. "
+            "Addresses of one system then count as one network: for buckets, quotas and choices. "
+            "Null: each /16 of IPv4 and each /32 of IPv6 does.",
+            default=None,
+            because="such a table is somebody else's work, and grows old",
+            unit="path",
+            example="/etc/appliance/asmap.txt",
         ),
     ]

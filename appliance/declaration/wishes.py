@@ -32,6 +32,7 @@ def wishes(declaration: Declaration) -> Wishes:
         relays=max(len(bridge.relays), found.relays_wanted + 1 if found.enabled else 0),
         listeners=len(bridge.listen),
         dials=len(node.connect or node.addpeer),
+        as_table=found.as_table is not None,
         caps={name: value for name, (_, value) in said.items()},
         caps_fields={name: field for name, (field, _) in said.items()},
     )

@@ -118,7 +118,7 @@ class Intake:
 
         def verify(key: PublicKey, signature: bytes, message: bytes) -> bool:
             # The last thing that is looked at, and the only dear one.
-            if self._budget.take(origin.group.hex(), now):
+            if self._budget.take(self._book.network_of(origin).hex(), now):
                 raise RemoteProtocolError(Reason.TOO_MANY_RECORDS, "news faster than they happen")
             return self._verify(key, signature, message)
 
@@ -139,7 +139,7 @@ class Intake:
         if record.is_relay and verdict in (Learned.NEW, Learned.REPLACED):
             self._tell()
         if verdict not in (Learned.BANNED, Learned.UNUSABLE):
-            self._shelf.hold(Held(record, sealed, origin.group), now)
+            self._shelf.hold(Held(record, sealed, self._book.network_of(origin)), now)
         return verdict
 
     def remind(self, kept: Capability, now: float) -> None:
@@ -154,7 +154,8 @@ class Intake:
             )
         except RemoteProtocolError:
             return
-        self._shelf.hold(Held(record, kept.envelope, Origin(Source.GOSSIP, kept.who).group), now)
+        teller = self._book.network_of(Origin(Source.GOSSIP, kept.who))
+        self._shelf.hold(Held(record, kept.envelope, teller), now)
 
     # --- into the book
 

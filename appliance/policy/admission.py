@@ -43,6 +43,10 @@ class InboundBudget:
     def used(self) -> int:
         return len(self._peers)
 
+    def holds(self, peer_id: str) -> bool:
+        """Whether a stream of the peer is admitted."""
+        return peer_id in self._peers
+
     def per_relay(self) -> dict[str, int]:
         """Streams in use by introducing relay."""
         return dict(self._per_relay)

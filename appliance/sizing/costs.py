@@ -61,6 +61,7 @@ SPARE_THREADS: Final = 16
 ENTRIES_PART: Final = 32  # of our memory, for the index of the address book
 ENTRY_MEMORY: Final = 136  # docs/address-book.md: 132 bytes an entry, rounded up
 ENTRIES_LEAST: Final = 4096
+AS_TABLE_MEMORY: Final = 24 * MIB  # docs/address-book.md: 2,000,000 ranges, 8 to 12 bytes each
 ENTRIES_MOST: Final = 1_000_000
 
 # --- kaspad: rusty-kaspa 2.0.1

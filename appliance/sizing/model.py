@@ -27,6 +27,8 @@ class Wishes:
     """Listening sockets of the bridge, without the slots."""
     dials: int = 0
     """Peers that the embedded node dials by itself."""
+    as_table: bool = False
+    """Whether the address book counts by autonomous systems."""
     caps: Mapping[str, int] = field(default_factory=dict)
     """Caps that are said outright, by their name."""
     caps_fields: Mapping[str, str] = field(default_factory=dict)

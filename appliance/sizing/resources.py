@@ -154,6 +154,10 @@ def memory(wishes: Wishes, share: Term, unread: Term, store: Term, ledger: Ledge
         ),
         "headroom": ledger.let("memory.spare", headroom(share), "one part in 16 is left alone"),
     }
+    if wishes.as_table:
+        reserved["as_table"] = ledger.let(
+            "memory.as_table", costs.AS_TABLE_MEMORY, "discovery.as_table, as large as it may be"
+        )
     busy = ledger.let("memory.busy", costs.UNSENT, "a batch each way that the kernel did not take")
     embedded = costs.EMBEDDED_PEER if wishes.embedded else 0
     stream = connection + busy + memory_of("private_stream")

@@ -6,6 +6,6 @@ from tests.fuzz import addresses
 
 
 def test_no_input_breaks_a_parser() -> None:
-    refused = addresses.run(7_000, seed=20)
+    refused = addresses.run(8_000, seed=20)
     assert set(refused) == set(addresses.TARGETS)
     assert 200 < refused["kaspad_address"] < 1000

@@ -6,14 +6,18 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+
+import pytest
 
 from appliance.addresses.keys import synthetic
 from appliance.addresses.model import PeerRecord, RelayClaim, RelayRole, Source, Want
 from appliance.addresses.options import StoreOptions
 from appliance.addresses.rocks import Store
 from appliance.addresses.store import AddressBook
+from appliance.errors import ApplianceError
 from appliance.network import Network
 from tests.addresses.books import GOSSIP, NET, OPEN, data_of, refusal
 from tests.addresses.peers import DAY, NOW, key, peer_id, relay_claim
@@ -193,3 +197,60 @@ def test_an_open_full_book_is_small(tmp_path: Path) -> None:
     assert entries > 4000
     assert grown < 12 * 1024 * 1024
     assert descriptors < 64
+
+
+def test_a_closed_book_is_free_for_the_next_whoever_was_reading_it(tmp_path: Path) -> None:
+    """RocksDB stays locked as long as one reader of it is left."""
+    with AddressBook.open(tmp_path / "book", NET) as book:
+        book.add([key(f"{11 + n}.0.0.1") for n in range(50)], GOSSIP, NOW)
+        listing = book.addresses()
+        next(listing)
+        rows = book._store.items("addresses")
+        next(rows)
+    with AddressBook.open(tmp_path / "book", NET) as book:
+        assert len(book) == 50
+    assert next(listing, None) is None
+    assert next(rows, None) is None
+
+
+def test_a_closed_book_says_that_it_is_closed(tmp_path: Path) -> None:
+    book = AddressBook.open(tmp_path / "book", NET)
+    book.add([key("11.0.0.1")], GOSSIP, NOW)
+    book.close()
+    uses: list[Callable[[], object]] = [
+        lambda: book.add([key("12.0.0.1")], GOSSIP, NOW),
+        lambda: book.record_failure(key("11.0.0.1"), NOW),
+        lambda: book.capability(key("11.0.0.1")),
+        lambda: list(book.addresses()),
+        book.sync,
+    ]
+    for use in uses:
+        with pytest.raises(ApplianceError, match="it is closed"):
+            use()
+    assert book.snapshot() is None
+    book.close()
+
+
+def test_the_disk_is_waited_for_in_a_thread_while_the_book_is_closed(tmp_path: Path) -> None:
+    """What is under way is waited for, and what comes later is told; the book is free then."""
+    for turn in range(20):
+        book = AddressBook.open(tmp_path / "book", NET)
+        book.add([key(f"{11 + n}.{turn}.0.1") for n in range(10)], GOSSIP, NOW)
+        told: list[str] = []
+
+        def wait(book: AddressBook = book, told: list[str] = told) -> None:
+            try:
+                while True:
+                    book.sync()
+            except ApplianceError as error:
+                told.append(error.message)
+
+        threads = [threading.Thread(target=wait) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        book.close()
+        for thread in threads:
+            thread.join()
+        assert [message.endswith("it is closed") for message in told] == [True, True]
+    with AddressBook.open(tmp_path / "book", NET) as book:
+        assert len(book) == 200

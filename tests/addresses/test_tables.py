@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from appliance.addresses.columns import BUCKET, F_CLAIMED, F_PRIVATE, RELAY
+from appliance.addresses.columns import BUCKET, CORE, DERIVED, F_CLAIMED, F_PRIVATE, RELAY
 from appliance.addresses.keys import (
     MAPPED,
     closed_sixteens,
@@ -37,7 +37,8 @@ def check(tables: Tables) -> None:
         assert tables.find(tables.key(row)) == row
         assert row in tables.rows_of(tables.bucket[row])
     assert sum(tables._fill) == count
-    assert sorted(tables.tried) == [row for row in range(count) if tables.is_tried(row)]
+    assert list(tables.tried) == [row for row in range(count) if tables.is_tried(row)]
+    assert all(list(members) == sorted(members) for members in tables.roles)
     listed = [row for members in tables.roles for row in members]
     assert len(set(listed)) == len(listed)
     groups = Counter(tables.group[row] for row in range(count))
@@ -304,3 +305,38 @@ def test_memory_of_an_entry() -> None:
     assert BUCKET == 64
     assert tables.roles[RELAY].itemsize == 4
     assert tables.memory_bytes / len(tables) < 150
+
+
+def test_rows_that_leave_give_their_places_to_those_that_come() -> None:
+    """Fewer, as many and more than leave; each way the rest is as it was."""
+    rng = Random(11)
+    for coming in (3, 10, 30):
+        tables, others = Tables(640, SECRET), Tables(640, SECRET)
+        tables.add([somewhere(rng) for _ in range(40)], b"one", NOW)
+        for row in range(0, len(tables), 3):
+            tables.succeeded(row, NOW)
+        others.add([somewhere(rng) for _ in range(coming)], b"two", NOW)
+        rows = [
+            (others.key(row), others.unpacked(others.key(row), others.core(row)))
+            for row in range(len(others))
+        ]
+        # The last rows are among those that leave, and tried ones.
+        gone = [0, 1, 2, 3, 20, *range(len(tables) - 5, len(tables))]
+        kept = {tables.key(row): tables.core(row) for row in range(len(tables)) if row not in gone}
+        tables.exchange(gone, rows)
+        check(tables)
+        here = {tables.key(row): tables.core(row) for row in range(len(tables))}
+        assert here == kept | {others.key(row): others.core(row) for row in range(len(others))}
+
+
+def test_what_follows_from_an_address_need_not_be_stored() -> None:
+    """Rows that say no bucket come to lie where `add` put them."""
+    rng = Random(12)
+    tables, again = Tables(640, SECRET), Tables(640, SECRET)
+    told = [somewhere(rng) for _ in range(30)]
+    tables.add(told, b"teller", NOW)
+    source = tables.source[0]
+    core = CORE.pack(DERIVED, 0, source, NOW, 0, 0, 0, 0, 0)
+    assert again.load([(tables.key(row), core) for row in range(len(tables))]) == []
+    check(again)
+    assert [again.core(row) for row in range(30)] == [tables.core(row) for row in range(30)]

@@ -80,6 +80,7 @@ def test_every_fault_at_once_each_at_its_place(
         state={"dir": str(tmp_path / "notes" / "state")},
         control={"socket": str(tmp_path / "run" / "control.sock"), "group": "no-such-group"},
         metrics={"listen": f"{ELSEWHERE}:9464"},
+        discovery={"as_table": str(tmp_path / "asmap.txt")},
     )
     path = written(tmp_path, document)
     lines = path.read_text().splitlines()
@@ -99,6 +100,7 @@ def test_every_fault_at_once_each_at_its_place(
         "bridge.listen[0]": f"{ELSEWHERE} is no address of this machine",
         "bridge.listen[1]": f"{taken} is in use already",
         "state.dir": f"{tmp_path}/notes is not a directory",
+        "discovery.as_table": f"there is no file {tmp_path}/asmap.txt",
         "control.socket": f"there is no directory {tmp_path}/run",
         "control.group": "there is no group 'no-such-group' on this machine",
         "metrics.listen": f"{ELSEWHERE} is no address of this machine",

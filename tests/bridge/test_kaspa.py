@@ -18,12 +18,13 @@ from appliance.bridge.host import Host
 from appliance.bridge.kaspa import PROTOCOL, KaspaStreams
 from appliance.bridge.negotiate import NegotiatedStream
 from appliance.dataplane.tcp import TcpStream
-from appliance.errors import StreamReset
+from appliance.errors import Refused, StreamReset
 from appliance.network import Endpoint
 from appliance.policy.admission import InboundLimits
 from appliance.policy.loopback import NETWORK
 from appliance.reasons import Reason
 from appliance.units import KIB, MIB
+from tests.bridge.test_slots import echo
 from tests.bridge.world import World, logged, small_world, until
 from tests.dataplane.sessions import read_to_end
 
@@ -390,3 +391,44 @@ async def test_draining_refuses_new_streams_and_waits_for_the_old() -> None:
         await accepted.aclose()
         with trio.fail_after(5):
             await streams.drained()
+
+
+# --- two that dial each other
+
+
+@pytest.mark.parametrize("first", ["smaller", "larger"])
+@pytest.mark.parametrize("yields", [True, False])
+async def test_of_two_dials_that_cross_the_smaller_ids_stays(first: str, yields: bool) -> None:
+    """Neither has heard of the other's stream when it opens its own; both then keep the same one.
+    Streams of declared slots, which do not yield, both stay."""
+    async with small_world() as world:
+        hosts = sorted([await world.host() for _ in range(2)], key=lambda host: host.peer_id)
+        beside = await world.tcp(echo)
+        ends = [KaspaStreams(host, beside, LIMITS) for host in hosts]
+        conns = [await world.connect(*hosts), hosts[1].direct_to(hosts[0].peer_id)]
+        ended: list[str] = []
+        reasons: list[Reason] = []
+
+        async def dial(number: int) -> None:
+            conn = conns[number]
+            assert conn is not None
+            node = TcpStream((await trio.open_tcp_stream(beside.host, beside.port)).socket)
+            try:
+                await ends[number].carry(
+                    node, conn.open(PROTOCOL), conn, "outbound", "here", yields=yields
+                )
+            except Refused as refusal:
+                reasons.append(refusal.reason)
+            ended.append(("smaller", "larger")[number])
+
+        for number in (0, 1) if first == "smaller" else (1, 0):
+            world.nursery.start_soon(dial, number)
+        if not yields:
+            await until(lambda: all(len(one.open) == 2 for one in ends))
+            return
+        await until(lambda: ended)
+        await until(lambda: [len(one.open) for one in ends] == [1, 1])
+        assert ended == ["larger"]
+        assert set(reasons) <= {Reason.PEER_HAS_STREAM}  # unless the other end was faster
+        assert [[one.direction for one in end.open] for end in ends] == [["outbound"], ["inbound"]]
+        assert [end.budget.used for end in ends] == [0, 1]

@@ -319,3 +319,35 @@ async def test_a_waiting_node_is_told_in_time_when_nothing_works(
                 await hung_up(node)
         mine.forget(peer)
         await turned_away(mine.slots[0])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_two_homes_that_dial_each_other_at_once_keep_one_stream(first: int) -> None:
+    async with small_world() as world:
+        relay = await world.relay()
+        pair = [await chooser(world) for _ in range(2)]
+        for one, other in (pair, pair[::-1]):
+            await world.reserve(one.host, relay)
+            one.knows(other.host, relay)
+        pair = [pair[first], pair[1 - first]]
+        async with dialled(pair[0].slots[0]) as here, dialled(pair[1].slots[0]) as there:
+            nodes, lost = [here, there], list[int]()
+
+            async def wait(number: int) -> None:
+                await hung_up(nodes[number])
+                lost.append(number)
+                nursery.cancel_scope.cancel()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait, 0)
+                nursery.start_soon(wait, 1)
+            loser, winner = pair[lost[0]], pair[1 - lost[0]]
+            await echoed(nodes[1 - lost[0]])
+            # The node comes back, as every Kaspa node does: the slot is free for somebody else.
+            await turned_away(loser.slots[0])
+            assert loser.slots[0].peer_id is None
+            assert winner.slots[0].peer_id == loser.host.peer_id
+            assert [stream.direction for stream in winner.streams.open] == ["outbound"]
+            assert [stream.direction for stream in loser.streams.open] == ["inbound"]
+        assert not loser.tried, "nobody is to blame"
+        assert not any(one.host.telemetry.faults for one in pair)

@@ -22,7 +22,7 @@ from appliance.addresses.kaspad import UndecodableError, address_row, ban_row
 from appliance.addresses.keys import from_text, pack, unpack
 from appliance.addresses.migrations import converted, usual
 from appliance.addresses.model import Ban, Capability, PeerRecord, RelayRole, Source
-from appliance.addresses.tables import Tables
+from appliance.addresses.systems import AutonomousSystems
 from appliance.addresses.values import (
     AddressValue,
     decode_address,
@@ -32,10 +32,10 @@ from appliance.addresses.values import (
     encode_ban,
     encode_capability,
 )
+from appliance.network import Endpoint
 from tests.addresses import kaspad_writer as kaspad
 from tests.fuzz.running import Broken, in_turn, program
 
-_TABLES: Final = Tables(64, b"f" * 16)
 _ID: Final = "12D3KooW" + "a" * 44
 
 
@@ -99,8 +99,8 @@ def version_1(rng: Random) -> None:
         source=rng.choice(list(Source)),
     )
     key, value = _changed(rng, _ID.encode()), _changed(rng, legacy.encode(record))
-    fast = usual(key, value, _TABLES)
-    careful = list(converted(legacy.decode(key, value), _TABLES))
+    fast = usual(key, value)
+    careful = list(converted(legacy.decode(key, value)))
     assert fast is None or careful == [("addresses", *fast)]
 
 
@@ -136,6 +136,15 @@ def text(rng: Random) -> None:
     assert found is None or pack(unpack(found)) == found
 
 
+def systems(rng: Random) -> None:
+    lines = [b"1.0.0.0/24 AS13335\n", b"1.0.0.0/25 7\n", b"# a\n", b"2606:4700::/32 13335\n"]
+    try:
+        found = AutonomousSystems(_changed(rng, line) for line in lines)
+    except ValueError as error:
+        raise CodecError(str(error)) from None
+    assert 0 <= found.of(pack(Endpoint("1.0.0.9", 1))) <= 0xFFFFFFFF
+
+
 TARGETS: Final[dict[str, Callable[[Random], None]]] = {
     "address": address,
     "capability": capability,
@@ -144,6 +153,7 @@ TARGETS: Final[dict[str, Callable[[Random], None]]] = {
     "kaspad_address": kaspad_address,
     "kaspad_ban": kaspad_ban,
     "text": text,
+    "systems": systems,
 }
 
 

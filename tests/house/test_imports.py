@@ -43,7 +43,9 @@ PURE: Final = frozenset({"wire", "policy", "addresses", "sizing"})
 DOORS: Final = {
     "sizing/detect.py": "describes the running machine as a hardware profile",
     "sizing/detect_line.py": "the same for its internet line",
-    "addresses/opening.py": "the directory of the store: its lock, its making, its refusals",
+    "addresses/examining.py": "the directory of the store: its lock, its making, its refusals",
+    "addresses/opening.py": "the way of the store into memory",
+    "addresses/systems.py": "reads the operator's table of autonomous systems",
     "addresses/held.py": "the book's files: opening, writing, closing",
     "addresses/store.py": "the book over the store",
     "addresses/kaspad_db.py": "copies a kaspad's database and reads the copy",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -90,9 +92,14 @@ def test_an_interrupted_build_leaves_no_process(tmp_path: Path) -> None:
         process.stdout.readline()
         while not (pid.exists() and pid.read_text().strip()):
             assert process.poll() is None
+        grandchild = os.pidfd_open(int(pid.read_text()))
         process.send_signal(signal.SIGINT)
         process.wait()
-    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+    try:
+        # Readable once it ended; the kernel signals it as its parent goes, and a moment later.
+        assert select.select([grandchild], [], [], 20)[0]
+    finally:
+        os.close(grandchild)
 
 
 # --- comparing

@@ -1,6 +1,6 @@
 """The appliance in the image punches: two booted x86-64 images behind two NATs.
 
-    make test ARGS="-m slow tests/images/test_punch.py"
+make test ARGS="-m slow tests/images/test_punch.py"
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ def _wishes(draw: st.DrawFn) -> Wishes:
         relays=draw(st.integers(0, 64)),
         listeners=draw(st.integers(1, 16)),
         dials=draw(st.sampled_from([0, 0, 4]) | st.integers(0, 256)),
+        as_table=draw(st.booleans()),
         caps=caps,
         caps_fields={name: field_of(name) for name in caps},
     )

@@ -192,3 +192,12 @@ def test_a_larger_book_takes_no_files_from_the_relay() -> None:
     assert after.store["entries"] > before.store["entries"]
     assert after.fds.reserved["store"] == before.fds.reserved["store"]
     assert after.caps.relay_reservations >= before.caps.relay_reservations
+
+
+def test_a_table_of_systems_has_its_memory() -> None:
+    before = plan(CATALOGUE["x86-medium"], REMOTE)
+    after = plan(CATALOGUE["x86-medium"], dataclasses.replace(REMOTE, as_table=True))
+    assert "as_table" not in before.memory.reserved
+    # 2,000,000 ranges of 12 bytes, should all be of IPv6.
+    assert after.memory.reserved["as_table"] >= 2_000_000 * 12
+    assert after.memory.limit == sum(after.memory.reserved.values()) + after.memory.available
