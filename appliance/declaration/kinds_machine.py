@@ -10,6 +10,7 @@ from appliance.declaration.kinds import Kind, ListOf, Reading, Schema
 from appliance.declaration.kinds_address import IP4, IP6, Parsed
 from appliance.declaration.nodes import Node, Scalar
 from appliance.declaration.publickeys import PATTERN, PublicKey
+from appliance.declaration.secrets import HiddenKind
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -32,18 +33,12 @@ class OneOrMore(ListOf):
         return {"anyOf": [self.item.schema(), super().schema()]}
 
 
-class PublicKeyKind(Kind):
-    """The value is a `PublicKey`. What is written is never repeated: it may be the other half."""
+class PublicKeyKind(HiddenKind):
+    """The value is a `PublicKey`. What is written may be the other half."""
 
     noun = "an SSH public key"
 
-    @property
-    def secret(self) -> bool:
-        return True
-
-    def read(self, node: Node, path: str, reading: Reading) -> Any:
-        if not isinstance(node, Scalar) or node.tag == "null" or not node.text:
-            return self.bad(node, path, reading)
+    def taken(self, node: Scalar, path: str, reading: Reading) -> Any:
         try:
             return PublicKey.parse(node.text)
         except ValueError as error:

@@ -137,10 +137,8 @@ def complaint_about(status: os.stat_result, me: int) -> str | None:
     return None
 
 
-class SecretFileKind(Kind):
-    """The value is a `SecretFile`. What is written is never repeated in a message."""
-
-    noun = "the path of a file"
+class HiddenKind(Kind):
+    """A text that no message repeats."""
 
     @property
     def secret(self) -> bool:
@@ -149,6 +147,19 @@ class SecretFileKind(Kind):
     def read(self, node: Node, path: str, reading: Reading) -> Any:
         if not isinstance(node, Scalar) or node.tag == "null" or not node.text:
             return self.bad(node, path, reading)
+        return self.taken(node, path, reading)
+
+    def taken(self, node: Scalar, path: str, reading: Reading) -> Any:
+        """The value of a node that holds some text; `read` otherwise."""
+        raise NotImplementedError
+
+
+class SecretFileKind(HiddenKind):
+    """The value is a `SecretFile`."""
+
+    noun = "the path of a file"
+
+    def taken(self, node: Scalar, path: str, reading: Reading) -> Any:
         if looks_like_secret(node.text):
             message = (
                 "this looks like a secret itself, not like the path of a file that holds it; "

@@ -89,7 +89,7 @@ class Built:
 def build(request: Request) -> Built:
     """Raises ApplianceError. Whatever happens, nothing stays mounted and no process runs on; an
     output file is whole or not there."""
-    target = _ready(request)
+    name, target = _ready(request)
     request.out.mkdir(parents=True, exist_ok=True)
     cache = Cache(request.cache)
     with (
@@ -97,7 +97,7 @@ def build(request: Request) -> Built:
         tempfile.TemporaryDirectory(prefix=".work-", dir=cache.directory) as directory,
     ):
         work = Path(directory)
-        project, name = request.project, _name(request, target)
+        project = request.project
         steps = Steps(cache.directory / f"{name}.log", total=8)
         ground = _provisioned(request, cache, steps, target)
         root = work / "root"
@@ -143,10 +143,10 @@ def provisioned(request: Request) -> Path:
 
     The first half of `build`. Raises ApplianceError.
     """
-    target = _ready(request)
+    name, target = _ready(request)
     cache = Cache(request.cache)
     with foreign.enabled(target):
-        steps = Steps(cache.directory / f"{_name(request, target)}.log", total=4)
+        steps = Steps(cache.directory / f"{name}.log", total=4)
         return _provisioned(request, cache, steps, target).system
 
 
@@ -185,14 +185,11 @@ def _declared(request: Request) -> Declaration:
     return found.declaration
 
 
-def _name(request: Request, target: Target) -> str:
-    name = _declared(request).name
-    return f"{name}-{request.version}-{target.name}"
-
-
-def _ready(request: Request) -> Target:
-    """Everything that can be known to be wrong or missing is told before the first step."""
-    target = choose(_declared(request), request.target)
+def _ready(request: Request) -> tuple[str, Target]:
+    """The image's name and its target. Everything that can be known to be wrong or missing is told
+    before the first step."""
+    declaration = _declared(request)
+    target = choose(declaration, request.target)
     if os.geteuid() != 0:
         raise ApplianceError(
             "an image is built as root: it makes file systems with other users' files",
@@ -214,7 +211,7 @@ def _ready(request: Request) -> Target:
             f"{human_bytes(_ROOM)}",
             hint="name another place with --cache DIR",
         )
-    return target
+    return f"{declaration.name}-{request.version}-{target.name}", target
 
 
 def _wheels(steps: Steps, cache: Cache, target: Target) -> Path:

@@ -19,7 +19,7 @@ def make(
     """`work`/initrd, made by the root's own initramfs-tools for the kernel `release`."""
     configuration = work / "initramfs"
     shutil.copytree(project / "images/initramfs", configuration)
-    drivers = configuration / f"drivers.{target.kernel_modules}"
+    drivers = configuration / f"drivers.{target.drivers}"
     drivers.rename(configuration / "drivers")
     # Nothing is loaded by name: each would be looked for, also where there is no such device.
     (configuration / "modules").touch()

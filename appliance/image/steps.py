@@ -97,7 +97,7 @@ class Steps:
                 raise ApplianceError(f"there is no program {words[0]} here") from error
             try:
                 output, _ = process.communicate(None if feed is None else feed.encode())
-            except BaseException:
+            except BaseException:  # Ctrl-C too: no program outlives its build
                 process.kill()
                 process.wait()
                 raise

@@ -34,8 +34,8 @@ class Target:
     """The serial line on which the kernel and a login appear, too."""
 
     @property
-    def kernel_modules(self) -> str:
-        """The list of the initrd's modules below images/initramfs."""
+    def drivers(self) -> str:
+        """Which of images/initramfs/drivers.* goes into the initrd."""
         return "x86-64" if self.debian == "amd64" else "arm64"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Final
 
 from appliance.declaration.publickeys import PublicKey, fingerprint
 from appliance.errors import ApplianceError
-from appliance.machine import files
+from appliance.machine import files, programs
 from appliance.machine.places import LOGIN, Places
 from appliance.machine.report import Report
 from appliance.machine.setup import MAX_KEYS, Setup
@@ -23,8 +22,6 @@ HOST_KEY: Final = "ssh_host_ed25519_key"
 
 MOST: Final = 64
 """Keys that are read of the file."""
-
-_DEADLINE: Final = 60.0  # seconds; ssh-keygen takes milliseconds
 
 
 def host_key(places: Places, report: Report) -> None:
@@ -111,14 +108,8 @@ def _parse(name: str, data: bytes, report: Report) -> list[PublicKey]:
 def _is_whole(key: Path) -> bool:
     """A power cut may leave a file empty."""
     try:
-        done = subprocess.run(
-            ["ssh-keygen", "-y", "-P", "", "-f", str(key)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=_DEADLINE,
-        )
-    except subprocess.SubprocessError:
+        done = programs.run(["ssh-keygen", "-y", "-P", "", "-f", str(key)])
+    except ApplianceError:
         return False
     return done.returncode == 0 and key.with_name(f"{key.name}.pub").is_file()
 
@@ -128,16 +119,10 @@ def _make(path: Path) -> None:
     # In memory first: ssh-keygen's own words for a full disk say less.
     with tempfile.TemporaryDirectory(prefix="appliance-") as directory:
         fresh = Path(directory) / HOST_KEY
-        try:
-            subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(fresh)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=True,
-                timeout=_DEADLINE,
-            )
-        except subprocess.SubprocessError as error:
-            raise ApplianceError(f"ssh-keygen failed: {error}") from None
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(fresh)]
+        done = programs.run(command)
+        if done.returncode:
+            raise ApplianceError(f"ssh-keygen failed: {' '.join(done.stderr.split())}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             # The private half last: with it, the key counts as made.

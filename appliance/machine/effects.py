@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from appliance.errors import ApplianceError
+from appliance.machine import programs
 from appliance.machine.places import DAEMON, Places
 from appliance.machine.report import Report
-
-DEADLINE: Final = 60.0
-"""Seconds for one program; what takes longer is told `--no-block`."""
 
 Call = Callable[[list[str]], None]
 
@@ -33,16 +31,9 @@ def caller(places: Places, report: Report) -> Call:
 
     def call(command: list[str]) -> None:
         try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=DEADLINE,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            report.fault(f"{command[0]}: {error}")
+            done = programs.run(command)
+        except ApplianceError as error:
+            report.fault(error.message)
             return
         if done.returncode:
             said = " ".join(done.stderr.split())[-300:]
@@ -89,25 +80,10 @@ def networked(*, wired: bool, wifi: bool, call: Call) -> None:
 def daemon(call: Call) -> None:
     """It starts, or starts anew, with what it now reads."""
     unit = f"{DAEMON}.service"
-    if _state(unit) == "failed":
+    if programs.state_of(unit) == "failed":
         call(["systemctl", "reset-failed", unit])
     call(["systemctl", "--no-block", "restart", unit])
 
 
 def _active(unit: str) -> bool:
-    return _state(unit) in ("active", "activating", "reloading")
-
-
-def _state(unit: str) -> str:
-    try:
-        done = subprocess.run(
-            ["systemctl", "show", "--property=ActiveState", "--value", unit],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=DEADLINE,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
+    return programs.state_of(unit) in ("active", "activating", "reloading")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +13,7 @@ import psutil
 
 from appliance.declaration.load import loaded_text
 from appliance.errors import ApplianceError
-from appliance.machine import files
+from appliance.machine import files, programs
 from appliance.machine.access import host_fingerprint
 from appliance.machine.judge import environment
 from appliance.machine.places import DAEMON, FAULTS, LOGIN, NOTES, Places
@@ -22,8 +21,6 @@ from appliance.machine.report import Report
 from appliance.machine.setup import Setup
 from appliance.operate import control, safetext
 from appliance.units import MIB
-
-_DEADLINE: Final = 10.0  # seconds for systemctl and journalctl
 
 _WIDTH: Final = 13
 
@@ -60,7 +57,7 @@ def refresh(places: Places) -> str:
         # agetty(8) takes a backslash for the beginning of an escape.
         issue = "\n" + shown.replace("\\", "\\\\") + "\nNobody logs in here: use SSH.\n\n"
         if files.write(places.issue, issue.encode()) and places.live:
-            _run(["agetty", "--reload"])
+            programs.output(["agetty", "--reload"])
         if not places.live or os.path.ismount(places.setup):
             files.write_beside(places.setup / NOTES, (head + shown).encode())
     except OSError:
@@ -77,7 +74,7 @@ def has_room(places: Places) -> bool:
 def _look_again(places: Places) -> None:
     """A disk that was full and is no longer: what could not be kept can be."""
     if places.live and places.short_of_room.exists() and has_room(places):
-        _run(["systemctl", "--no-block", "start", "appliance-machine.service"])
+        programs.output(["systemctl", "--no-block", "start", "appliance-machine.service"])
 
 
 def state(places: Places) -> Iterator[str]:
@@ -132,10 +129,12 @@ def _daemon(places: Places) -> Iterator[str]:
 
 def _why_not() -> Iterator[str]:
     unit = f"{DAEMON}.service"
-    condition = _run(["systemctl", "show", "--property=ActiveState", "--value", unit]).strip()
+    condition = programs.state_of(unit)
     yield _row("appliance", f"does not answer ({condition or 'no systemd'})")
     if condition in ("failed", "activating"):
-        said = _run(["journalctl", f"--unit={unit}", "--lines=3", "--output=cat", "--no-pager"])
+        said = programs.output(
+            ["journalctl", f"--unit={unit}", "--lines=3", "--output=cat", "--no-pager"]
+        )
         for line in said.splitlines():
             yield _row("", safetext.one_line(line, 200))
 
@@ -177,18 +176,3 @@ def _read(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
-
-
-def _run(command: list[str]) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_DEADLINE,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout

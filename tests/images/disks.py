@@ -11,6 +11,16 @@ from pathlib import Path
 MIB = 1024 * 1024
 SIZE = 24 * MIB
 
+DECLARATION = """\
+apiVersion: appliance/v1
+kind: Appliance
+metadata:
+  name: at-home
+network: simnet
+node:
+  kind: embedded
+"""
+
 # Like a real one: a GPT with the user's FAT partition among others.
 _LAYOUT = """\
 label: gpt

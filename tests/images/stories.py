@@ -22,17 +22,9 @@ from appliance.image.imagefile import unpacked
 from appliance.image.partitions import FatFiles, read_table
 from appliance.image.qemu import ARCHITECTURES, Guest, Kernel
 from appliance.image.qemu_machine import Machine, running
+from tests.images.disks import DECLARATION
 
-RIGHT: Final = """\
-apiVersion: appliance/v1
-kind: Appliance
-metadata:
-  name: at-home
-network: simnet
-node:
-  kind: embedded
-"""
-WRONG: Final = RIGHT.replace("simnet", "simnett")
+WRONG: Final = DECLARATION.replace("simnet", "simnett")
 SETUP: Final = "/boot/appliance"
 
 _LOGIN: Final = 1500.0  # seconds, on an emulated machine
@@ -73,14 +65,14 @@ class Card:
 async def wrong_declaration(card: Card) -> dict[str, Any]:
     """Mended over SSH, while it runs."""
     card.files.write({"appliance.yaml": WRONG.encode()})
-    return await _mended_by(card, lambda shell: _put(shell, "appliance.yaml", RIGHT))
+    return await _mended_by(card, lambda shell: _put(shell, "appliance.yaml", DECLARATION))
 
 
 async def no_declaration(card: Card) -> dict[str, Any]:
     """The same, with no file at all."""
     if card.files.has("appliance.yaml"):
         card.files.remove("appliance.yaml")
-    return await _mended_by(card, lambda shell: _put(shell, "appliance.yaml", RIGHT))
+    return await _mended_by(card, lambda shell: _put(shell, "appliance.yaml", DECLARATION))
 
 
 async def mended_on_another_computer(card: Card) -> dict[str, Any]:
@@ -92,7 +84,7 @@ async def mended_on_another_computer(card: Card) -> dict[str, Any]:
         await machine.power_down(_OFF)
     faults = _text(card.files.read("faults.txt"))
     state = _text(card.files.read("state.txt"))
-    card.files.write({"appliance.yaml": RIGHT.encode()})
+    card.files.write({"appliance.yaml": DECLARATION.encode()})
     async with card.on() as machine, card.entered(machine) as shell:
         await _until_running(shell)
         await machine.power_down(_OFF)
@@ -101,7 +93,7 @@ async def mended_on_another_computer(card: Card) -> dict[str, Any]:
 
 async def full_disk(card: Card) -> dict[str, Any]:
     """/var is filled to the last block before the machine starts again with a new declaration."""
-    card.files.write({"appliance.yaml": RIGHT.encode()})
+    card.files.write({"appliance.yaml": DECLARATION.encode()})
     async with card.on() as machine, card.entered(machine) as shell:
         await _until_running(shell)
         await shell.run(
@@ -110,7 +102,7 @@ async def full_disk(card: Card) -> dict[str, Any]:
             within=600,
         )
         await machine.power_down(_OFF)
-    card.files.write({"appliance.yaml": RIGHT.replace("at-home", "elsewhere").encode()})
+    card.files.write({"appliance.yaml": DECLARATION.replace("at-home", "elsewhere").encode()})
     async with card.on() as machine, card.entered(machine) as shell:
         faults = await _faults(shell)
         await shell.output("sudo -n rm -f /var/filling /var/filling-too")
@@ -122,7 +114,7 @@ async def full_disk(card: Card) -> dict[str, Any]:
 
 async def dead_network(card: Card) -> dict[str, Any]:
     """No cable at first."""
-    card.files.write({"appliance.yaml": RIGHT.encode()})
+    card.files.write({"appliance.yaml": DECLARATION.encode()})
     async with card.on(connected=False) as machine:
         with trio.fail_after(_LOGIN):
             await machine.console.wait_for("no network yet")

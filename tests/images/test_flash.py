@@ -14,17 +14,8 @@ import pytest
 from appliance.cli.main import main
 from appliance.image.blockdev import inspect
 from appliance.image.partitions import FatFiles, read_table
-from tests.images.disks import MIB, SIZE, loop_device, make_image, pack
+from tests.images.disks import DECLARATION, MIB, SIZE, loop_device, make_image, pack
 
-DECLARATION = """\
-apiVersion: appliance/v1
-kind: Appliance
-metadata:
-  name: at-home
-network: simnet
-node:
-  kind: embedded
-"""
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMWm2tKMl1uK0ckPMcjGBOkSfVnRgnXrE4rv9VUjlq7k me\n"
 
 

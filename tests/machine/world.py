@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import shlex
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from tests.processes import comm, descendants
 
 LIFE: Final = "900"  # seconds; a machine that nobody ends, ends itself
 PATIENCE: Final = 120.0  # seconds for something to come about on a busy computer
@@ -139,7 +140,7 @@ def booted(root: Path, setup: Path, *options: str) -> Iterator[Machine]:
         machine.run("systemctl is-system-running --wait")
         yield machine
     finally:
-        watched = [os.pidfd_open(pid) for pid in (world.pid, *_descendants(world.pid))]
+        watched = [os.pidfd_open(pid) for pid in (world.pid, *descendants(world.pid))]
         os.killpg(world.pid, signal.SIGKILL)  # the last of the group takes the machine along
         for descriptor in watched:
             select.select([descriptor], [], [], PATIENCE)
@@ -150,29 +151,13 @@ def booted(root: Path, setup: Path, *options: str) -> Iterator[Machine]:
 def _found(world: subprocess.Popen[bytes], setup: Path, console: Path) -> Machine:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and world.poll() is None:
-        pids = list(_descendants(world.pid))
-        nspawn = next((pid for pid in pids if _comm(pid) == "systemd-nspawn"), None)
-        leader = next((pid for pid in pids if _comm(pid) == "systemd"), None)
+        pids = list(descendants(world.pid))
+        nspawn = next((pid for pid in pids if comm(pid) == "systemd-nspawn"), None)
+        leader = next((pid for pid in pids if comm(pid) == "systemd"), None)
         if nspawn is not None and leader is not None:
             return Machine(setup, nspawn, leader, console)
         time.sleep(0.1)
     raise AssertionError(f"no machine came up:\n{console.read_text(errors='replace')[-3000:]}")
-
-
-def _comm(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    children: list[str] = []
-    with contextlib.suppress(OSError):
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    for child in map(int, children):
-        yield child
-        yield from _descendants(child)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from appliance.errors import ApplianceError
+from tests.processes import comm, descendants
 from tests.roles.root import PROJECT, base_root
 
 WORLDS: Final = PROJECT / ".cache/molecule"
@@ -97,7 +97,7 @@ def down(name: str) -> None:
     """Ends the machine `name` and everything it had; returns once the kernel has taken it."""
     place = WORLDS / name
     if (pid := _alive(place)) is not None:
-        watched = [os.pidfd_open(found) for found in (pid, *_descendants(pid))]
+        watched = [os.pidfd_open(found) for found in (pid, *descendants(pid))]
         os.killpg(pid, signal.SIGKILL)  # timeout, unshare, nspawn; the last takes the machine along
         for descriptor in watched:
             select.select([descriptor], [], [], BOOT)
@@ -110,7 +110,7 @@ def outside(name: str, command: list[str]) -> list[str]:
     place = WORLDS / name
     if (pid := _alive(place)) is None:
         raise ApplianceError(f"the machine {name} does not run")
-    nspawn = next(found for found in _descendants(pid) if _comm(found) == "systemd-nspawn")
+    nspawn = next(found for found in descendants(pid) if comm(found) == "systemd-nspawn")
     return ["nsenter", f"--target={nspawn}", "--net", "--", *command]
 
 
@@ -125,30 +125,13 @@ def _alive(place: Path) -> int | None:
         pid = int((place / "world").read_text())
     except (OSError, ValueError):
         return None
-    return pid if _comm(pid) == "timeout" else None
-
-
-def _comm(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return
-    for child in map(int, children):
-        yield child
-        yield from _descendants(child)
+    return pid if comm(pid) == "timeout" else None
 
 
 def _leader(world: int) -> int:
     """The machine's systemd: the process that is the first of a namespace within the world's."""
-    for pid in _descendants(world):
-        if _comm(pid) == "systemd":
+    for pid in descendants(world):
+        if comm(pid) == "systemd":
             status = Path(f"/proc/{pid}/status").read_text()
             seen = next(line for line in status.splitlines() if line.startswith("NSpid:"))
             if seen.split()[-1] == "1":
