@@ -19,9 +19,9 @@ from typing import Final
 import trio
 
 from appliance import __version__, reporting
+from appliance.addresses.compiled import SYSTEMS_CACHE, compiled_systems
 from appliance.addresses.options import StoreOptions
 from appliance.addresses.store import AddressBook
-from appliance.addresses.systems import read_systems
 from appliance.bridge.guard import supervised
 from appliance.bridge.identity import load_or_create
 from appliance.clock import TrioClock
@@ -98,13 +98,13 @@ def _sentence(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _open_book(declaration: Declaration, plan: Plan) -> AddressBook:
     """Blocks on the disk. Raises ApplianceError."""
-    table = declaration.discovery.as_table
+    table, state = declaration.discovery.as_table, declaration.state.dir
     return AddressBook.open(
-        declaration.state.dir / BOOK_DIR,
+        state / BOOK_DIR,
         declaration.network,
         StoreOptions(**plan.store),
         allow_private=declaration.bridge.dial_private,
-        systems=None if table is None else read_systems(table),
+        systems=None if table is None else compiled_systems(table, state / SYSTEMS_CACHE),
     )
 
 

@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 from zlib import crc32
 
-from appliance.addresses.columns import (
-    BUCKET,
+from appliance.addresses.columns import BUCKET, SOURCES, Columns
+from appliance.addresses.keys import MAPPED, closed_sixteens, group_of, may_be_dialled, pack_ip
+from appliance.addresses.model import Origin, Source
+from appliance.addresses.rows import (
     CORE,
     DERIVED,
     F_CONFIRMED,
@@ -21,13 +23,9 @@ from appliance.addresses.columns import (
     NO_ROLE,
     RANK,
     RELAY,
-    SOURCES,
-    Columns,
     Core,
     role_of,
 )
-from appliance.addresses.keys import MAPPED, closed_sixteens, group_of, may_be_dialled, pack_ip
-from appliance.addresses.model import Origin, Source
 from appliance.addresses.systems import AutonomousSystems
 
 SPREAD: Final = 4  # tried buckets of one network (Bitcoin Core: 8 of 256)
@@ -83,7 +81,7 @@ class Buckets(Columns):
         """Enter stored rows, of keys not yet here; returns those that do not fit."""
         refused: list[tuple[bytes, bytes]] = []
         kept: list[tuple[Any, ...]] = []
-        slots, fill, buckets, entries = self._slots, self._fill, len(self._fill), self.entries
+        last, fill, buckets, entries = self._last, self._fill, len(self._fill), self.entries
         first = count = len(self.bucket)
         for key, core in rows:
             numbers = self.unpacked(key, core)
@@ -91,7 +89,8 @@ class Buckets(Columns):
             if bucket >= buckets or fill[bucket] == BUCKET or count >= entries:
                 refused.append((key, core))
                 continue
-            slots[bucket * BUCKET + fill[bucket]] = count
+            self._before.append(last[bucket])
+            last[bucket] = count
             fill[bucket] += 1
             count += 1
             kept.append((key, *numbers))
@@ -101,7 +100,7 @@ class Buckets(Columns):
         self.keys += b"".join(keys)
         for column, values in zip(self._row_arrays(), columns, strict=True):
             column.extend(array(column.typecode, values))
-        self._note(map(hash, keys), first, len(kept))
+        self._note(keys, first, len(kept))
         for row, (key, bucket, group, source, *_, flags) in enumerate(kept, first):
             self._count(key, group, 1)
             self._sources[source % SOURCES] += 1

@@ -13,7 +13,6 @@ from itertools import islice
 from typing import Final
 
 from appliance.addresses.claims import CONFIRMED_FOR, QUIET, accepted, judge_signed, judge_unsigned
-from appliance.addresses.columns import F_CAPABLE, F_CLAIMED, F_CONFIRMED, F_SIGNED, RANK, RELAY
 from appliance.addresses.fields import CodecError
 from appliance.addresses.keys import from_text, is_synthetic, synthetic
 from appliance.addresses.model import (
@@ -28,6 +27,7 @@ from appliance.addresses.model import (
     Source,
 )
 from appliance.addresses.rocks import Change, Store
+from appliance.addresses.rows import F_CAPABLE, F_CLAIMED, F_CONFIRMED, F_SIGNED, RANK, RELAY
 from appliance.addresses.tables import Tables
 from appliance.addresses.values import (
     ADDRESS,

@@ -1,8 +1,9 @@
-"""The rows of the tables, as columns of numbers: about 130 bytes an entry, no object for each
+"""The rows of the tables, as columns of numbers: about 128 bytes an entry, no object for each
 but one number.
 
 Rows are dense: removing one moves the last into its place, so a row number holds until the next
-removal and no longer. Each bucket lists its rows in `_slots`, the first `_fill` of its 64 places.
+removal and no longer. The rows of a bucket are a linked list: `_last` is where it begins, `_before`
+leads from row to row, `_fill` is its length.
 A key is found through `_where`, which says by the interpreter's hash of the key in which 64 rows to
 look for it: so few numbers that one object of each is enough. The lists of rows (`tried`, `roles`)
 are in order, so that a row is found in them by bisection.
@@ -20,34 +21,16 @@ from typing import Final
 
 from appliance.addresses.arrays import enter, leave, zeros
 from appliance.addresses.keys import KEY_SIZE, MAPPED
-from appliance.addresses.model import Source
+from appliance.addresses.rows import CORE, NO_ROLE, ROLES, Core, role_of
 
 BUCKET: Final = 64  # entries of one bucket, as Bitcoin Core's
 CHUNK: Final = 64  # rows that a key is looked for in
 SOURCES: Final = 1 << 12  # counters of what a network told us
-ROLES: Final = 3
-RELAY, CLAIMED, PRIVATE = range(ROLES)
-NO_ROLE: Final = -1
-
-# Flags of an entry. The lowest two bits are the rank of its best source.
-RANK: Final = 0b11
-F_CLAIMED: Final = 1 << 2  # somebody says that it relays
-F_SIGNED: Final = 1 << 3  # its peer signed that it relays
-F_CONFIRMED: Final = 1 << 4  # a connection proved that it relays
-F_PRIVATE: Final = 1 << 5  # a private peer under a synthetic address
-F_CAPABLE: Final = F_CLAIMED | F_SIGNED | F_CONFIRMED | F_PRIVATE
-
-CORE: Final = struct.Struct("<IIIIIIIBB")
-"""What of a row is stored: bucket, group, source, heard, success, attempt, expires, failures,
-flags. A group or source is 32 bits of its keyed hash; times are Unix seconds."""
-DERIVED: Final = 0xFFFFFFFF
-"""Stored in the place of the bucket, with group 0: both follow from the address and the source. So
-the values of one message are the same."""
-Core = tuple[int, int, int, int, int, int, int, int, int]
+NOBODY: Final = 0xFFFFFFFF
+"""In the place of a row: the list of a bucket ends."""
 
 _KEYS: Final = struct.Struct(f"{KEY_SIZE}s")
 _TAIL: Final = 12  # where the address of IPv4 begins
-_DECLARED: Final = Source.DECLARED.rank
 
 
 class Columns:
@@ -66,7 +49,8 @@ class Columns:
         self.tried = array("I")
         self.roles = [array("I") for _ in range(ROLES)]
         self._of_group: list[dict[int, int]] = [{} for _ in range(ROLES)]
-        self._slots = zeros("I", BUCKET * buckets)
+        self._before = array("I")
+        self._last = array("I", [NOBODY]) * buckets
         self._fill = [0] * buckets  # a list, as it is looked at for each new entry
         self._four = [0] * (1 << 16)  # entries of each /16 of IPv4; a list, for the same reason
         self._others = Counter[int]()  # and of each other group, by its hash
@@ -88,7 +72,7 @@ class Columns:
 
     def _arrays(self) -> tuple[array[int], ...]:
         return (
-            *self._row_arrays(), self.tried, *self.roles, self._slots, self._sources,
+            *self._row_arrays(), self._before, self.tried, *self.roles, self._last, self._sources,
         )  # fmt: skip
 
     def _row_arrays(self) -> tuple[array[int], ...]:
@@ -153,9 +137,13 @@ class Columns:
         """How many entries a network told us, by the hash of it; a sketch too."""
         return self._sources[source % SOURCES]
 
-    def rows_of(self, bucket: int) -> array[int]:
-        start = bucket * BUCKET
-        return self._slots[start : start + self._fill[bucket]]
+    def rows_of(self, bucket: int) -> list[int]:
+        """Its rows, the latest first."""
+        rows, row = list[int](), self._last[bucket]
+        while row != NOBODY:
+            rows.append(row)
+            row = self._before[row]
+        return rows
 
     # --- the whole
 
@@ -180,9 +168,9 @@ class Columns:
             raise ValueError("more than there is room for")
         for number, (column, part) in enumerate(zip(arrays, columns, strict=True)):
             fits = len(part) == rows * column.itemsize
-            if number >= len(self._row_arrays()) + 1 + ROLES:
+            if number >= len(self._row_arrays()) + 2 + ROLES:
                 fits = len(part) == len(column) * column.itemsize
-            elif number >= len(self._row_arrays()):
+            elif number > len(self._row_arrays()):
                 fits = len(part) <= rows * column.itemsize
             if not fits:
                 raise ValueError("a column of another length")
@@ -199,7 +187,7 @@ class Columns:
         for role, members in enumerate(self.roles):
             for row in members:
                 self._count_role(role, self.group[row], 1)
-        self._note(map(hash, chain.from_iterable(_KEYS.iter_unpack(self.keys))), 0, rows)
+        self._note(chain.from_iterable(_KEYS.iter_unpack(self.keys)), 0, rows)
 
     # --- changing rows
 
@@ -209,6 +197,7 @@ class Columns:
         self.keys += key
         for column, value in zip(self._row_arrays(), core, strict=True):
             column.append(value)
+        self._before.append(NOBODY)
         self._attach(row, key, core)
         return row
 
@@ -285,9 +274,10 @@ class Columns:
     def move(self, row: int, bucket: int) -> None:
         """Into another bucket, of either table. ValueError if it has no room."""
         was_tried = self.is_tried(row)
-        before = self.bucket[row]
+        if self._fill[bucket] == BUCKET:
+            raise ValueError("a bucket without room")
+        self._leave_bucket(row, self.bucket[row])
         self._enter_bucket(row, bucket)
-        self._leave_bucket(row, before)
         self.bucket[row] = bucket
         if self.is_tried(row) and not was_tried:
             enter(self.tried, row)
@@ -317,8 +307,8 @@ class Columns:
         """Let the last row take the number of one to which nothing leads."""
         last = len(self.bucket) - 1
         if row != last:
-            start = self.bucket[last] * BUCKET
-            self._slots[self._slots.index(last, start, start + BUCKET)] = row
+            self._before[row] = self._before[last]
+            self._lead(self.bucket[last], last, row)
             if self.is_tried(last):
                 del self.tried[-1]  # the last row is the last in each list
                 enter(self.tried, row)
@@ -330,12 +320,12 @@ class Columns:
             for column in self._row_arrays():
                 column[row] = column[last]
         del self.keys[last * KEY_SIZE :]
-        for column in self._row_arrays():
+        for column in (*self._row_arrays(), self._before):
             column.pop()
 
-    def _note(self, hashes: Iterable[int], first: int, count: int) -> None:
-        """Keys with those hashes are in so many rows from `first` on."""
-        self._where.update(zip(hashes, self._chunks_of(first, count), strict=True))
+    def _note(self, keys: Iterable[bytes], first: int, count: int) -> None:
+        """Those keys are in so many rows from `first` on."""
+        self._where.update(zip(map(hash, keys), self._chunks_of(first, count), strict=True))
 
     def _chunks_of(self, first: int, count: int) -> Iterator[int]:
         """In which chunk each row is."""
@@ -345,25 +335,21 @@ class Columns:
         return islice(every_row, skipped, skipped + count)
 
     def _enter_bucket(self, row: int, bucket: int) -> None:
-        fill = self._fill[bucket]
-        if fill == BUCKET:
+        if self._fill[bucket] == BUCKET:
             raise ValueError("a bucket without room")
-        self._slots[bucket * BUCKET + fill] = row
-        self._fill[bucket] = fill + 1
+        self._before[row], self._last[bucket] = self._last[bucket], row
+        self._fill[bucket] += 1
 
     def _leave_bucket(self, row: int, bucket: int) -> None:
-        start, fill = bucket * BUCKET, self._fill[bucket]
-        at = self._slots.index(row, start, start + fill)
-        self._slots[at] = self._slots[start + fill - 1]
-        self._fill[bucket] = fill - 1
+        self._lead(bucket, row, self._before[row])
+        self._fill[bucket] -= 1
 
-
-def role_of(flags: int) -> int:
-    """RELAY, CLAIMED, PRIVATE or NO_ROLE."""
-    if flags & F_PRIVATE:
-        return PRIVATE
-    if flags & (F_SIGNED | F_CONFIRMED):
-        return RELAY
-    if not flags & F_CLAIMED:
-        return NO_ROLE
-    return RELAY if flags & RANK == _DECLARED else CLAIMED
+    def _lead(self, bucket: int, row: int, to: int) -> None:
+        """Let what leads to a row of a bucket lead to another one."""
+        before, at = self._before, self._last[bucket]
+        if at == row:
+            self._last[bucket] = to
+            return
+        while (following := before[at]) != row:
+            at = following
+        before[at] = to

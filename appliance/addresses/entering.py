@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import compress, islice
 from typing import Final, NamedTuple
 
@@ -21,16 +21,10 @@ from appliance.addresses.buckets import (
     PRIVATE_MOST,
     Buckets,
 )
-from appliance.addresses.columns import (
-    BUCKET,
-    F_CONFIRMED,
-    F_PRIVATE,
-    PRIVATE,
-    RANK,
-    SOURCES,
-)
+from appliance.addresses.columns import BUCKET, SOURCES
 from appliance.addresses.keys import KEY_SIZE, MAPPED
 from appliance.addresses.model import Added, Source
+from appliance.addresses.rows import F_CONFIRMED, F_PRIVATE, PRIVATE, RANK
 from appliance.addresses.weights import is_terrible
 
 LOOKED_AT: Final = 8  # rows of a full bucket that a newcomer is compared with
@@ -41,24 +35,13 @@ _HIGH: Final = 0 if BIG_ENDIAN else 1
 
 
 class Placed(NamedTuple):
-    """New rows, column by column; a hash is the interpreter's, of the key."""
+    """New rows, column by column."""
 
     keys: list[bytes]
     buckets: array[int]
     groups: array[int]
     networks: array[int]
     """By which each is counted: its /16 of IPv4, or its group."""
-    hashes: list[int]
-
-    def and_then(self, more: Placed) -> Placed:
-        """These, then `more`."""
-        return Placed(
-            self.keys + more.keys,
-            self.buckets + more.buckets,
-            self.groups + more.groups,
-            self.networks + more.networks,
-            self.hashes + more.hashes,
-        )
 
     def chosen(self, good: bytes | bytearray) -> Placed:
         """Those whose byte is 1."""
@@ -67,11 +50,7 @@ class Placed(NamedTuple):
             array("I", compress(self.buckets, good)),
             array("I", compress(self.groups, good)),
             array(self.networks.typecode, compress(self.networks, good)),
-            list(compress(self.hashes, good)),
         )
-
-    def none(self) -> Placed:
-        return Placed([], array("I"), array("I"), array(self.networks.typecode), [])
 
 
 class Entering(Buckets):
@@ -85,53 +64,51 @@ class Entering(Buckets):
         *,
         rank: int = 0,
         trusted: bool = False,
-    ) -> tuple[Placed, list[bytes], list[bytes], Added]:
+    ) -> tuple[list[bytes], list[bytes], list[bytes], Added]:
         """Enter what somebody of the network `teller` told us at `now`, Unix seconds.
 
-        `trusted`: without quotas, and addresses of private networks too. Returns the new rows,
-        the keys evicted for them, the keys we knew, and the count of everything.
+        `trusted`: without quotas, and addresses of private networks too. Returns the keys of the
+        new rows, those evicted for them, those we knew, and the count of everything.
         """
         # A whole message at once, in order: RocksDB and the caches of the processor like it.
         # Most steps are loops in C; a call for each address would double the cost.
         tally, given = Added(), sorted(keys)
         source = self.hash_of(b"source " + teller)
         wanted = self._placed(given, source, tally, trusted=trusted)
-        placed, evicted, known = wanted.none(), list[bytes](), list[bytes]()
-        late = wanted
+        placed, evicted, known = list[bytes](), list[bytes](), list[bytes]()
+        late: Placed | None = wanted
         if self._has_room_for(wanted, source) and not trusted:
             wanted, known = self._entered(wanted)
             placed, late = self._append_all(wanted, source, now, rank)
-            for number in late.hashes:
-                del self._where[number]
-            if late.keys:
-                self._note(placed.hashes, len(self) - len(placed.keys), len(placed.keys))
         elif wanted.keys:
             late, known = self._unknown(wanted)
-        if late.keys:
-            more = self._one_by_one(late, source, now, rank, evicted, tally, trusted=trusted)
-            placed = placed.and_then(more)
-        tally.added, tally.known = len(placed.keys), len(known)
+        if late is not None and late.keys:
+            placed += self._one_by_one(late, source, now, rank, evicted, tally, trusted=trusted)
+        tally.added, tally.known = len(placed), len(known)
         return placed, evicted, known, tally
 
     def _placed(self, keys: list[bytes], source: int, tally: Added, *, trusted: bool) -> Placed:
         """Network and bucket of each; without those that nobody may send us to."""
         by_sixteen = _are_four(keys) and not trusted and self.systems is None
+        found: Sequence[int]
         if by_sixteen:
             networks = _sixteens(keys)
-            groups = gather(self._networks, networks)
+            found = gather(self._networks, networks)
         else:
-            networks = groups = array("I", bytes(4 * len(keys)))
-        if groups and min(groups) < LEAST_HASH:
-            groups = array("I", [
+            found = bytes(len(keys))
+        if found and min(found) < LEAST_HASH:
+            found = [
                 group or self._network(key, trusted=trusted)
-                for key, group in zip(keys, groups, strict=True)
-            ])  # fmt: skip
-            allowed = [group != NOT_FOR_US for group in groups]
+                for key, group in zip(keys, found, strict=True)
+            ]
+            allowed = [group != NOT_FOR_US for group in found]
             tally.not_routable += allowed.count(False)
-            keys, groups = list(compress(keys, allowed)), array("I", compress(groups, allowed))
-            networks = _sixteens(keys) if by_sixteen else groups
+            keys, found = list(compress(keys, allowed)), list(compress(found, allowed))
+            if by_sixteen:
+                networks = _sixteens(keys)
+        groups = array("I", found)
         buckets = self._new_buckets(groups, source)
-        return Placed(keys, buckets, groups, networks, list(map(hash, keys)))
+        return Placed(keys, buckets, groups, networks if by_sixteen else groups)
 
     def _has_room_for(self, wanted: Placed, source: int) -> bool:
         """Whether no quota but that of a network can be in the way, and all are counted alike."""
@@ -146,51 +123,58 @@ class Entering(Buckets):
         """Those that are new, now in the index, and the keys that were there before."""
         where, before, first = self._where, len(self._where), len(self)
         chunks = self._chunks_of(first, len(wanted.keys))
-        deque(map(where.setdefault, wanted.hashes, chunks), maxlen=0)
+        deque(map(where.setdefault, map(hash, wanted.keys), chunks), maxlen=0)
         more = len(where) - before
         if more == len(wanted.keys):
             return wanted, []
         fresh = set(islice(reversed(where), more))  # a dictionary keeps the order of entering
         wanted, known = _split(wanted, fresh)
-        self._note(wanted.hashes, first, len(wanted.hashes))
+        self._note(wanted.keys, first, len(wanted.keys))
         return wanted, known
 
     def _unknown(self, wanted: Placed) -> tuple[Placed, list[bytes]]:
         """The same without entering them."""
-        return _split(wanted, set(wanted.hashes) - self._where.keys())
+        return _split(wanted, set(map(hash, wanted.keys)) - self._where.keys())
 
     def _append_all(
         self, wanted: Placed, source: int, now: int, rank: int
-    ) -> tuple[Placed, Placed]:
-        """Enter those that nothing is in the way of; these, and the others."""
-        slots, fill = self._slots, self._fill
+    ) -> tuple[list[bytes], Placed | None]:
+        """Enter those that are in the index and that nothing is in the way of; the keys of these,
+        and the others, which leave the index again."""
+        last, fill = self._last, self._fill
         counts = self._four if self.systems is None else self._others
         first = row = len(self.bucket)
-        quota, late = self._group_quota, list[int]()
+        quota, late, links = self._group_quota, list[int](), list[int]()
+        link = links.append
         for bucket, network in zip(wanted.buckets, wanted.networks, strict=True):
             place, size = fill[bucket], counts[network]
             if place == BUCKET or size >= quota:
                 late.append(row - first + len(late))
                 continue
-            slots[bucket * BUCKET + place] = row
+            link(last[bucket])
+            last[bucket] = row
             fill[bucket] = place + 1
             counts[network] = size + 1
             row += 1
-        placed, others = wanted, wanted.none()
+        placed, others = wanted, None
         if late:
             good = bytearray(b"\1" * len(wanted.keys))
             for number in late:
                 good[number] = 0
             placed, others = wanted.chosen(good), wanted.chosen(good.translate(_INVERSE))
+            for key in others.keys:
+                del self._where[hash(key)]
+            self._note(placed.keys, first, len(placed.keys))
         more = row - first
         self._sources[source % SOURCES] += more
         self.keys += b"".join(placed.keys)
         self.bucket.extend(placed.buckets)
         self.group.extend(placed.groups)
+        self._before.extend(array("I", links))
         constants = (source, now, 0, 0, 0, 0, rank)
         for column, value in zip(self._row_arrays()[2:], constants, strict=True):
             column.extend(array(column.typecode, (value,)) * more)
-        return placed, others
+        return placed.keys, others
 
     def _one_by_one(
         self,
@@ -202,11 +186,12 @@ class Entering(Buckets):
         tally: Added,
         *,
         trusted: bool,
-    ) -> Placed:
-        """The same with every quota looked at, and with somebody evicted where it is due."""
+    ) -> list[bytes]:
+        """The same with every quota looked at, and with somebody evicted where it is due; the keys
+        that got in, in their order."""
         good = bytearray(len(wanted.keys))
         # By their hashes, so that a quota does not favour the lowest addresses.
-        for _, number in sorted(zip(wanted.hashes, range(len(good)), strict=True)):
+        for _, number in sorted(zip(map(hash, wanted.keys), range(len(good)), strict=True)):
             key, bucket, group = wanted.keys[number], wanted.buckets[number], wanted.groups[number]
             size = self.count_of(key, group)
             if not trusted and (
@@ -223,7 +208,7 @@ class Entering(Buckets):
                 self.discard(victim)
             self.append(key, (bucket, group, source, now, 0, 0, 0, 0, rank))
             good[number] = 1
-        return wanted.chosen(good)
+        return list(compress(wanted.keys, good))
 
     def add_private(
         self, key: bytes, relay: bytes, teller: bytes, now: int, *, trusted: bool = False
@@ -264,14 +249,13 @@ class Entering(Buckets):
         The hopeless go first; then the largest network loses one, if it is larger than the
         newcomer's. So a flood from few networks pushes out nothing but itself.
         """
-        fill = self._fill[bucket]
-        if not fill:
+        rows = self.rows_of(bucket)
+        if not rows:
             return -1
         best, worst = -1, (False, 0, 0)
-        first = (now * 2_654_435_761 + size + bucket) % fill
-        start = bucket * BUCKET
-        for step in range(min(LOOKED_AT, fill)):
-            row = self._slots[start + (first + step) % fill]
+        first = (now * 2_654_435_761 + size + bucket) % len(rows)
+        for step in range(min(LOOKED_AT, len(rows))):
+            row = rows[(first + step) % len(rows)]
             flags = self.flags[row]
             if flags & RANK == _DECLARED or flags & F_CONFIRMED:
                 continue
@@ -296,7 +280,7 @@ class Entering(Buckets):
 def _split(wanted: Placed, fresh: set[int]) -> tuple[Placed, list[bytes]]:
     """Those whose hash is in `fresh`, each once, and the keys of the others."""
     good, known = bytearray(len(wanted.keys)), list[bytes]()
-    for number, what in enumerate(wanted.hashes):
+    for number, what in enumerate(map(hash, wanted.keys)):
         if what in fresh:
             fresh.discard(what)
             good[number] = 1

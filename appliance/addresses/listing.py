@@ -11,20 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.addresses.columns import (
-    CORE,
-    F_CLAIMED,
-    F_CONFIRMED,
-    F_PRIVATE,
-    F_SIGNED,
-    RANK,
-)
 from appliance.addresses.examining import GEOMETRY, NETWORK_KEY, check_metadata, corrupt
 from appliance.addresses.fields import CodecError
 from appliance.addresses.keys import KEY_SIZE, host_of, unpack
 from appliance.addresses.migrations import SCHEMA, SCHEMA_KEY, UNDER_WAY
 from appliance.addresses.model import Capability, source_of
 from appliance.addresses.rocks import Store, StoreError
+from appliance.addresses.rows import CORE, F_CLAIMED, F_CONFIRMED, F_PRIVATE, F_SIGNED, RANK
 from appliance.addresses.values import (
     ADDRESS,
     PEER,

@@ -18,7 +18,6 @@ from zlib import crc32
 
 from appliance.addresses import legacy
 from appliance.addresses.buckets import LEAST_HASH
-from appliance.addresses.columns import CORE, DERIVED, F_CLAIMED
 from appliance.addresses.fields import VERSION, CodecError, Tag, field
 from appliance.addresses.keys import MAPPED, from_text, is_synthetic
 from appliance.addresses.model import (
@@ -30,6 +29,7 @@ from appliance.addresses.model import (
     Source,
 )
 from appliance.addresses.rocks import Change, Store
+from appliance.addresses.rows import CORE, DERIVED, F_CLAIMED
 from appliance.addresses.values import (
     HEAD,
     PEER,

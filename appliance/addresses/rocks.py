@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from itertools import repeat
+from operator import setitem
 from pathlib import Path
 from typing import Final, Literal
 
@@ -224,14 +227,33 @@ class Store:
         """The same for many rows of one family: `gone` is deleted first; `more` are of any family.
         In the order of their keys each finds its place from the one before, at half the cost."""
         with _translated():
-            batch = WriteBatch(raw_mode=True)
-            batch.set_default_column_family(self._handle(family))
-            for key in gone:
-                batch.delete(key)
+            batch = self._begun(family, gone)
             for key, value in rows:
                 batch[key] = value
             self._fill(batch, more)
             self._commit(batch, sync=False)
+
+    def put_alike(
+        self,
+        family: str,
+        keys: Iterable[bytes],
+        value: bytes,
+        gone: Iterable[bytes] = (),
+        more: Iterable[Change] = (),
+    ) -> None:
+        """The same for rows that have one value."""
+        with _translated():
+            batch = self._begun(family, gone)
+            deque(map(setitem, repeat(batch), keys, repeat(value)), maxlen=0)  # a loop in C
+            self._fill(batch, more)
+            self._commit(batch, sync=False)
+
+    def _begun(self, family: str, gone: Iterable[bytes]) -> WriteBatch:
+        batch = WriteBatch(raw_mode=True)
+        batch.set_default_column_family(self._handle(family))
+        for key in gone:
+            batch.delete(key)
+        return batch
 
     def _fill(self, batch: WriteBatch, changes: Iterable[Change]) -> None:
         for family, key, value in changes:
@@ -243,7 +265,6 @@ class Store:
     def _commit(self, batch: WriteBatch, *, sync: bool) -> None:
         options = WriteOptions()
         options.sync = sync
-        options.memtable_insert_hint_per_batch = True
         self._store.write(batch, options)
 
     def sync(self) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from random import Random
 from typing import Final
 
-from appliance.addresses.columns import CLAIMED, F_CONFIRMED, F_PRIVATE, PRIVATE, RANK, RELAY
 from appliance.addresses.model import Want
+from appliance.addresses.rows import CLAIMED, F_CONFIRMED, F_PRIVATE, PRIVATE, RANK, RELAY
 from appliance.addresses.tables import Tables
 from appliance.addresses.weights import SIGNED_FACTOR, chance
 

@@ -18,10 +18,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
-from appliance.addresses.columns import Core
 from appliance.addresses.fields import CodecError
 from appliance.addresses.keys import KEY_SIZE
 from appliance.addresses.rocks import Change, Store, StoreError
+from appliance.addresses.rows import Core
 from appliance.addresses.tables import Tables
 from appliance.addresses.values import core_of
 
@@ -33,7 +33,7 @@ CHANGED: Final = b"changed/"
 TABLES: Final = b"tables"
 """In the metadata: the first note of the file that counts. Numbers are never used twice."""
 
-_MAGIC: Final = b"kaspa-appliance tables 3\n"
+_MAGIC: Final = b"kaspa-appliance tables 4\n"
 _HEAD: Final = struct.Struct("<QQI")
 """Sequence number of the store, number of the first note, how many parts."""
 _MOST_PARTS: Final = 64
@@ -51,13 +51,13 @@ class Notes:
         self.keys = keys
         """How many keys the notes since `first` have, each counted as often as it changed."""
 
-    def about(self, keys: Collection[bytes]) -> list[Change]:
+    def about(self, keys: Collection[bytes], others: Collection[bytes] = ()) -> list[Change]:
         """The note to write in the same batch as changes of those addresses."""
-        if self.first is None or not keys:
+        if self.first is None or not (keys or others):
             return []
         number, self.following = self.following, self.following + 1
-        self.keys += len(keys)
-        return [("metadata", _name(number), b"".join(keys))]
+        self.keys += len(keys) + len(others)
+        return [("metadata", _name(number), b"".join(keys) + b"".join(others))]
 
     def are_many(self, entries: int) -> bool:
         """Whether a book of that size should write its tables."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, repeat, takewhile
 from random import Random
 from typing import Final
 
-from appliance.addresses.columns import CORE, DERIVED, F_CLAIMED, F_CONFIRMED, RANK
-from appliance.addresses.fields import CodecError
 from appliance.addresses.held import HeldBook
-from appliance.addresses.keys import from_text, pack_ip, unpack
+from appliance.addresses.keys import from_text, pack, pack_ip, unpack
 from appliance.addresses.model import (
     NEVER_EXPIRES,
     Added,
@@ -27,21 +23,19 @@ from appliance.addresses.model import (
     Source,
     Want,
 )
+from appliance.addresses.records import live_records
 from appliance.addresses.rocks import Change
+from appliance.addresses.rows import CORE, DERIVED, F_CLAIMED, F_CONFIRMED, RANK
 from appliance.addresses.selection import pick, weigh
 from appliance.addresses.values import (
     HEAD,
-    PEER,
     address_tail,
-    decode_capability,
 )
 from appliance.network import Endpoint
 from appliance.units import HOUR
 
 REFRESH: Final = 20 * HOUR
 """An address that is heard of again is written anew no sooner: cards wear out."""
-FIRST_LETTERS: Final = b"12D3KooW"  # of the text of every ed25519 peer id
-BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 SWEEP: Final = 256  # rows looked at in one call
 
 
@@ -98,10 +92,10 @@ class AddressBook(HeldBook):
             addresses, tables.teller(origin), when, rank=rank, trusted=trusted
         )
         tally.banned = banned
-        rows: Iterable[tuple[bytes, bytes]] = ()
-        if placed.keys:
+        value = b""
+        if placed:
             core = CORE.pack(DERIVED, 0, tables.source[-1], when, 0, 0, 0, 0, rank)
-            rows = zip(placed.keys, repeat(HEAD + core + address_tail(origin.who, when)))
+            value = HEAD + core + address_tail(origin.who, when)
         gone: list[Change] = []
         for key in evicted:
             self._caps.forget(key, gone)
@@ -112,9 +106,9 @@ class AddressBook(HeldBook):
                 tables.heard[row] = when
                 stale.append(key)
         with self._reporting("written"):
-            if placed.keys or evicted:
-                note = self._notes.about([*placed.keys, *evicted])
-                self._store.put("addresses", rows, evicted, note)
+            if placed or evicted:
+                note = self._notes.about(placed, evicted)
+                self._store.put_alike("addresses", placed, value, evicted, note)
         self._write([*gone, *self._rows(stale)])
         return tally
 
@@ -327,23 +321,15 @@ class AddressBook(HeldBook):
 
     def records(self, now: float, rng: Random, most: int) -> list[Capability]:
         """At most so many signed records that still hold, to hand on: from anywhere on."""
-        begin = PEER + FIRST_LETTERS + rng.choice(BASE58).encode() + rng.choice(BASE58).encode()
-        found: list[Capability] = []
         with self._reporting("read"):
-            rows = self._store.items("capabilities", PEER, start=begin)
-            others = self._store.items("capabilities", PEER)
-            for _, value in chain(rows, takewhile(lambda row: row[0] < begin, others)):
-                with contextlib.suppress(CodecError):
-                    peer = decode_capability(value)
-                    if peer.signed and peer.expires > now:
-                        found.append(peer)
-                if len(found) == most:
-                    break
-        return found
+            return live_records(self._store, now, rng, most)
 
-    def network_of(self, origin: Origin) -> bytes:
-        """What counts as one teller: tellers of one network are cheap to have many of."""
-        return self._tables.teller(origin)
+    def network_of(self, who: Origin | Endpoint) -> bytes:
+        """What counts as one, as it is cheap to have many of it: the autonomous system if it is
+        known, else the prefix; of a teller that has a name, the name."""
+        if isinstance(who, Endpoint):
+            return self._tables.network_of(pack(who))
+        return self._tables.teller(who)
 
     def _keys(self, who: bytes | str) -> list[bytes]:
         if isinstance(who, bytes):

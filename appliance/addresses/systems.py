@@ -12,13 +12,15 @@ Of networks inside one another the smallest counts. In memory they are ranges th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import Final
+from typing import Final, Self
 
 from appliance.addresses.keys import MAPPED, is_synthetic
 from appliance.errors import ApplianceError
@@ -90,7 +92,7 @@ class AutonomousSystems:
         """ValueError, with the number of the line, if one is no network and its system, or if
         there are more than `MAX_RANGES`."""
         self._four, self._six = Ranges("I", 32), Ranges("Q", 64)
-        check = hashlib.blake2b(digest_size=8)
+        check = hash_of_lines()
         for number, line in enumerate(lines, 1):
             check.update(line)
             try:
@@ -102,13 +104,28 @@ class AutonomousSystems:
         self.digest = check.hexdigest().encode("ascii")
         """Names the table: another one, other groups."""
 
+    @classmethod
+    def of_ranges(cls, four: Ranges, six: Ranges, digest: bytes) -> Self:
+        """A table whose lines were read before."""
+        made = cls(())
+        made._four, made._six, made.digest = four, six, digest
+        return made
+
+    @property
+    def ranges(self) -> tuple[Ranges, Ranges]:
+        """Of IPv4 and of IPv6."""
+        return self._four, self._six
+
+    @property
+    def columns(self) -> list[array[int]]:
+        return [column for one in self.ranges for column in (one.starts, one.systems)]
+
     def __len__(self) -> int:
         return len(self._four) + len(self._six)
 
     @property
     def memory_bytes(self) -> int:
-        both = (self._four, self._six)
-        return sum(column.__sizeof__() for one in both for column in (one.starts, one.systems))
+        return sum(column.__sizeof__() for column in self.columns)
 
     def of(self, key: bytes) -> int:
         """The number of the system that the address of a key belongs to; 0 if none is known."""
@@ -151,8 +168,26 @@ def _number(digits: str) -> int:
     return int(digits) if digits.isdecimal() and digits.isascii() and len(digits) < 11 else -1
 
 
+def hash_of_lines() -> hashlib.blake2b:
+    """What makes the `digest` of a table from the bytes of its file."""
+    return hashlib.blake2b(digest_size=8)
+
+
 def read_systems(path: Path) -> AutonomousSystems:
     """The table in a file. Blocks on the disk. Raises ApplianceError, with the place."""
+    try:
+        with opened(path) as file:
+            return AutonomousSystems(iter(lambda: file.readline(MAX_LINE + 1), b""))
+    except ValueError as error:
+        raise ApplianceError(
+            f"{path}:{error}",
+            hint=_HINT,
+        ) from None
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """The file of a table, to be read. Raises ApplianceError, then too."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             raise ApplianceError(
@@ -160,14 +195,9 @@ def read_systems(path: Path) -> AutonomousSystems:
                 hint=_HINT,
             )
         with path.open("rb") as file:
-            return AutonomousSystems(iter(lambda: file.readline(MAX_LINE + 1), b""))
+            yield file
     except OSError as error:
         raise ApplianceError(
             f"discovery.as_table: {path} cannot be read: {error.strerror}",
             hint="name a file that the appliance's user can read, or leave as_table out",
-        ) from None
-    except ValueError as error:
-        raise ApplianceError(
-            f"{path}:{error}",
-            hint=_HINT,
         ) from None

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from appliance.addresses.columns import BUCKET, F_PRIVATE
+from appliance.addresses.columns import BUCKET
 from appliance.addresses.entering import Entering
+from appliance.addresses.rows import F_PRIVATE
 from appliance.addresses.systems import AutonomousSystems
 from appliance.units import HOUR, MINUTE
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from appliance.addresses.columns import CORE
 from appliance.addresses.fields import (
     VERSION,
     CodecError,
@@ -32,6 +31,7 @@ from appliance.addresses.model import (
     RelayRole,
     check_peer_id,
 )
+from appliance.addresses.rows import CORE
 
 ADDRESS: Final = b"a"
 PEER: Final = b"p"

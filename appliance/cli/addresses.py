@@ -154,11 +154,11 @@ def _ago(moment: int, now: float) -> str:
 def _import(
     directory: Path, network: Network | None, table: Path | None, source: Path, *, as_json: bool
 ) -> int:
+    from appliance.addresses.compiled import SYSTEMS_CACHE, compiled_systems
     from appliance.addresses.examining import identity_of
     from appliance.addresses.kaspad_db import find_meta, import_kaspad
     from appliance.addresses.options import StoreOptions
     from appliance.addresses.store import AddressBook
-    from appliance.addresses.systems import read_systems
 
     identity = identity_of(directory)
     # As large as it is: the plan's figure is the daemon's to apply.
@@ -171,7 +171,8 @@ def _import(
             hint="add --network mainnet, or name the declaration",
         )
     meta = find_meta(source, network)
-    systems = None if table is None else read_systems(table)
+    cache = directory.with_name(SYSTEMS_CACHE)
+    systems = None if table is None else compiled_systems(table, cache)
     with AddressBook.open(directory, network, options, systems=systems) as book:
         report = import_kaspad(book, meta, time.time())
         size = len(book)

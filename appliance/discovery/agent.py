@@ -80,7 +80,7 @@ class Discovery:
         resolve: Resolver = system_resolver,
     ) -> None:
         self.counts = DiscoveryCounts()
-        self.shelf = Shelf()
+        self.shelf = Shelf(network=book.network_of)
         self._host = host
         self._book = book
         self._settings = settings

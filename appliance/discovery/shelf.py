@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
@@ -41,8 +41,12 @@ class Held:
 class Shelf:
     """At most `most` records. A withdrawal is a record, too: nothing older comes back over it."""
 
-    def __init__(self, most: int = MAX_HELD) -> None:
+    def __init__(
+        self, most: int = MAX_HELD, *, network: Callable[[Endpoint], bytes] | None = None
+    ) -> None:
+        """`network`: what those addresses share that count like one; their prefix if it is None."""
         self._most = most
+        self._network_of = network or prefix_of
         self._held: dict[str, Held] = {}  # the longest held first
         self._tellers: Counter[bytes] = Counter()
 
@@ -91,7 +95,7 @@ class Shelf:
         named = [held for peer_id in ask.peers if (held := self.get(peer_id, now)) is not None]
         pools = {Wanted.RELAYS: (self.relays,), Wanted.PRIVATE: (self.private,)}
         kinds = pools.get(ask.wanted, (self.relays, self.private))
-        drawn = [diverse(kind(now), ask.limit, _network, rng) for kind in kinds]
+        drawn = [diverse(kind(now), ask.limit, self._network, rng) for kind in kinds]
         rows = [held for row in _in_turn(drawn) for held in row]
         chosen = {held.record.peer_id: held.sealed for held in (*named, *rows)}
         chosen.pop(asker, None)
@@ -106,6 +110,12 @@ class Shelf:
             if held.expires > now:
                 found.append(held.sealed)
         return found
+
+    def _network(self, held: Held) -> bytes:
+        """Of a relay its own, of a private peer that of its first relay."""
+        record = held.record
+        at = record.addresses[0] if record.addresses else record.relays[0].endpoint
+        return self._network_of(at)
 
     def _live(self, now: float) -> Iterator[Held]:
         return (held for held in self._held.values() if held.expires > now)
@@ -130,14 +140,7 @@ class Shelf:
             del self._tellers[teller]
 
 
-def _network(held: Held) -> object:
-    """Of a relay its own, of a private peer that of its first relay."""
-    record = held.record
-    at = record.addresses[0] if record.addresses else record.relays[0].endpoint
-    return network_of(at)
-
-
-def network_of(endpoint: Endpoint) -> bytes:
+def prefix_of(endpoint: Endpoint) -> bytes:
     """What an attacker has to pay for: IPv4's /16, IPv6's /32."""
     packed = ip_address(endpoint.host).packed
     return packed[:2] if len(packed) == 4 else packed[:4]

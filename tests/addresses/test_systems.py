@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from appliance.addresses.compiled import SYSTEMS_CACHE, compiled_systems
 from appliance.addresses.keys import MAPPED, pack, synthetic
 from appliance.addresses.model import Origin, RelayClaim, Source
 from appliance.addresses.options import StoreOptions
@@ -111,6 +112,59 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "missing"):
         with pytest.raises(ApplianceError, match=r"discovery\.as_table: .* is not a file"):
             read_systems(place)
+
+
+# --- its compiled form
+
+
+def written(tmp_path: Path, *lines: str) -> Path:
+    file = tmp_path / "asmap.txt"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return file
+
+
+def test_a_table_is_compiled_once(tmp_path: Path) -> None:
+    file = written(tmp_path, "1.0.0.0/8 1", "1.2.0.0/16 2", "2606:4700::/32 13335")
+    cache = tmp_path / SYSTEMS_CACHE
+    hosts = ("0.1.1.1", "1.1.1.1", "1.2.1.1", "9.1.1.1", "2606:4700::1", "2a01::1")
+    made, stored = compiled_systems(file, cache), cache.read_bytes()
+    again = compiled_systems(file, cache)
+    assert [again.of(key(host)) for host in hosts] == [0, 1, 2, 0, 13335, 0]
+    assert [made.of(key(host)) for host in hosts] == [again.of(key(host)) for host in hosts]
+    assert made.digest == again.digest == read_systems(file).digest
+    file.write_text(file.read_text().replace("16 2", "16 3"))
+    assert compiled_systems(file, cache).of(key("1.2.1.1")) == 3
+    assert cache.read_bytes() != stored
+
+
+@pytest.mark.parametrize("damage", ["empty", "torn", "rotten", "longer"])
+def test_a_damaged_compiled_form_is_made_anew(tmp_path: Path, damage: str) -> None:
+    file, cache = written(tmp_path, "1.0.0.0/8 1", "2606:4700::/32 2"), tmp_path / SYSTEMS_CACHE
+    compiled_systems(file, cache)
+    good = cache.read_bytes()
+    at = len(good) - 50  # in a column
+    damaged = {
+        "empty": b"",
+        "torn": good[:at],
+        "rotten": good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :],
+        "longer": good + b"x",
+    }
+    cache.write_bytes(damaged[damage])
+    assert compiled_systems(file, cache).of(key("1.1.1.1")) == 1
+    assert cache.read_bytes() == good
+
+
+def test_a_wrong_line_is_told_whatever_was_compiled_before(tmp_path: Path) -> None:
+    file, cache = written(tmp_path, "1.0.0.0/8 1"), tmp_path / SYSTEMS_CACHE
+    compiled_systems(file, cache)
+    file.write_text("1.0.0.0/8 1\nnonsense\n")
+    with pytest.raises(ApplianceError, match=r"asmap\.txt:2: not a network and a number"):
+        compiled_systems(file, cache)
+
+
+def test_a_table_is_read_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    file = written(tmp_path, "1.0.0.0/8 1")
+    assert compiled_systems(file, tmp_path / "missing" / SYSTEMS_CACHE).of(key("1.1.1.1")) == 1
 
 
 # --- the book

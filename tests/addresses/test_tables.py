@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from appliance.addresses.columns import BUCKET, CORE, DERIVED, F_CLAIMED, F_PRIVATE, RELAY
+from appliance.addresses.columns import BUCKET
 from appliance.addresses.keys import (
     MAPPED,
     closed_sixteens,
@@ -20,6 +20,7 @@ from appliance.addresses.keys import (
     unpack,
 )
 from appliance.addresses.model import Source
+from appliance.addresses.rows import CORE, DERIVED, F_CLAIMED, F_PRIVATE, RELAY
 from appliance.addresses.tables import TEST_WINDOW, Tables
 from appliance.network import DOCUMENTATION, NO_HOST, SITE_ONLY, Endpoint
 from appliance.policy.reach import is_dialable, is_routable
@@ -35,12 +36,16 @@ def check(tables: Tables) -> None:
     assert len(tables.keys) == 18 * count
     for row in range(count):
         assert tables.find(tables.key(row)) == row
-        assert row in tables.rows_of(tables.bucket[row])
-    assert sum(tables._fill) == count
+    listed = [
+        (bucket, row) for bucket in range(len(tables._fill)) for row in tables.rows_of(bucket)
+    ]
+    assert sorted(row for _, row in listed) == list(range(count))
+    assert all(tables.bucket[row] == bucket for bucket, row in listed)
+    assert list(tables._fill) == [len(tables.rows_of(one)) for one in range(len(tables._fill))]
     assert list(tables.tried) == [row for row in range(count) if tables.is_tried(row)]
     assert all(list(members) == sorted(members) for members in tables.roles)
-    listed = [row for members in tables.roles for row in members]
-    assert len(set(listed)) == len(listed)
+    with_role = [row for members in tables.roles for row in members]
+    assert len(set(with_role)) == len(with_role)
     groups = Counter(tables.group[row] for row in range(count))
     for row in range(count):
         assert tables.group_size(row) == groups[tables.group[row]]
@@ -185,7 +190,7 @@ def test_what_the_operator_declared_gets_in_and_stays() -> None:
         tables.add([somewhere(rng)], b"%d" % number, NOW)
     home = key("192.168.1.5")
     placed, evicted, _, _ = tables.add([home], b"me", NOW, rank=DECLARED, trusted=True)
-    assert placed.keys == [home]
+    assert placed == [home]
     assert len(evicted) <= 1
     for number in range(2000):
         tables.add([somewhere(rng)], b"%d" % number, NOW + 90 * DAY)

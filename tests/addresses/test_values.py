@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.addresses import legacy
-from appliance.addresses.columns import CORE
 from appliance.addresses.fields import MAX_VALUE, CodecError, Tag, decode, encode
 from appliance.addresses.keys import KEY_SIZE
 from appliance.addresses.model import (
@@ -25,6 +24,7 @@ from appliance.addresses.model import (
     RelayRole,
     Source,
 )
+from appliance.addresses.rows import CORE
 from appliance.addresses.values import (
     AddressValue,
     core_of,

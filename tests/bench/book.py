@@ -1,7 +1,8 @@
-"""The address book at full size: inserting, opening, choosing, memory, migrating.
+"""The address book at full size: inserting, opening, choosing, memory, migrating; a large table.
 
     python -m tests.bench.book --entries 1000000
     python -m tests.bench.book --only migrate --rows 1000000 --kills 10
+    python -m tests.bench.book --only systems --lines 1200000
 
 Inserting is measured beside rocksdict alone, which gets the same bytes in batches of the same
 size, in turns within one run: what else the machine does slows both. "CPU" is that of the thread
@@ -11,6 +12,7 @@ which does the work: what it costs, whatever else the machine does.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import random
 import shutil
@@ -26,6 +28,7 @@ from typing import Final, Self
 from rocksdict import WriteBatch
 
 from appliance.addresses import legacy
+from appliance.addresses.compiled import SYSTEMS_CACHE, compiled_systems
 from appliance.addresses.keys import MAPPED
 from appliance.addresses.migrations import SCHEMA
 from appliance.addresses.model import Origin, PeerRecord, Source, Want
@@ -251,24 +254,41 @@ def migrate(place: Path, rows: int, kills: int) -> None:
     assert SCHEMA == 2
 
 
+def read_table(place: Path, lines: int) -> None:
+    """A table of autonomous systems: from its lines, then from what was kept of them."""
+    rng = random.Random(4)
+    path, cache = place / "asmap.txt", place / SYSTEMS_CACHE
+    with path.open("w") as file:
+        for number in range(lines):
+            network = ipaddress.IPv4Address((11 << 24) + (number << 8))
+            file.write(f"{network}/24 {rng.randrange(1, 400_000)}\n")
+    for how in ("from its lines", "from what was kept"):
+        with Watch() as reading:
+            table = compiled_systems(path, cache)
+        print(f"systems: {len(table)} ranges {how}: {reading}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tests.bench.book", description=__doc__)
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--only", choices=("insert", "migrate"))
+    parser.add_argument("--lines", type=int, default=1_200_000)
+    parser.add_argument("--only", choices=("insert", "migrate", "systems"))
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        if given.only != "migrate":
+        if given.only in (None, "insert"):
             insert(place, given.entries)
             choose(place, given.entries, "after a clean close")
             crash(place, given.entries)
             choose(place, given.entries, "after a crash")
             (place / "book" / "tables.cache").unlink()
             choose(place, given.entries, "without the file of the tables")
-        if given.only != "insert":
+        if given.only in (None, "migrate"):
             migrate(place, given.rows, given.kills)
+        if given.only in (None, "systems"):
+            read_table(place, given.lines)
     return 0
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
+from appliance.addresses.store import AddressBook
+from appliance.addresses.systems import AutonomousSystems
 from appliance.discovery.shelf import TELLER_SHARE, Held, Shelf
-from appliance.network import Endpoint
+from appliance.network import Endpoint, Network
 from appliance.wire.gossip import Ask, Wanted
 from appliance.wire.records import CapabilityRecord, withdrawal
 from appliance.wire.ways import RelayWay
@@ -91,6 +94,21 @@ def test_many_relays_of_one_network_do_not_crowd_the_answer() -> None:
     ask = Ask(network="kaspa-simnet", limit=8, wanted=Wanted.RELAYS)
     chosen = owners(shelf.choose(ask, "asker", NOW, RNG))
     assert {said.peer_id for said in honest} <= set(chosen)
+
+
+def test_relays_of_one_system_do_not_crowd_the_answer(tmp_path: Path) -> None:
+    """Each in a /16 of its own; the operator's table knows that they are one provider's."""
+    systems = AutonomousSystems([b"203.0.0.0/9 AS666\n"])
+    with AddressBook.open(tmp_path / "book", Network.SIMNET, systems=systems) as book:
+        shelf = Shelf(network=book.network_of)
+        for number in range(100):
+            shelf.hold(held(relay(number, number), f"teller{number}"), NOW)
+        honest = [relay(number, 200 + number) for number in range(7)]
+        for said in honest:
+            shelf.hold(held(said), NOW)
+        ask = Ask(network="kaspa-simnet", limit=8, wanted=Wanted.RELAYS)
+        chosen = owners(shelf.choose(ask, "asker", NOW, RNG))
+        assert {said.peer_id for said in honest} <= set(chosen)
 
 
 def test_one_teller_fills_no_more_than_its_share() -> None:

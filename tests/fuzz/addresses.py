@@ -16,12 +16,12 @@ from random import Random
 from typing import Final
 
 from appliance.addresses import legacy
-from appliance.addresses.columns import CORE
 from appliance.addresses.fields import CodecError
 from appliance.addresses.kaspad import UndecodableError, address_row, ban_row
 from appliance.addresses.keys import from_text, pack, unpack
 from appliance.addresses.migrations import converted, usual
 from appliance.addresses.model import Ban, Capability, PeerRecord, RelayRole, Source
+from appliance.addresses.rows import CORE
 from appliance.addresses.systems import AutonomousSystems
 from appliance.addresses.values import (
     AddressValue,

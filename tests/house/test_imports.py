@@ -46,6 +46,7 @@ DOORS: Final = {
     "addresses/examining.py": "the directory of the store: its lock, its making, its refusals",
     "addresses/opening.py": "the way of the store into memory",
     "addresses/systems.py": "reads the operator's table of autonomous systems",
+    "addresses/compiled.py": "the file that the table of systems is kept in",
     "addresses/held.py": "the book's files: opening, writing, closing",
     "addresses/store.py": "the book over the store",
     "addresses/kaspad_db.py": "copies a kaspad's database and reads the copy",
