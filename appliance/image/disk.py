@@ -47,6 +47,11 @@ class Parts:
             "TMPDIR": f"{_PLACE}/scratch",
             "MTOOLS_SKIP_CHECK": "1",
             "MTOOLS_NO_VFAT": "0",
+            # systemd-repart leaves the seed of ext4's directory hashes to chance. mke2fs takes the
+            # last -E alone: the first two are systemd-repart's own.
+            "SYSTEMD_REPART_MKFS_OPTIONS_EXT4": (
+                f"-E nodiscard,lazy_itable_init=1,hash_seed={self.seed('hash')}"
+            ),
         }
         (self.work / "scratch").mkdir(exist_ok=True)
         return steps.run(inside(self.tools, command, binds={self.work: _PLACE}, env=env))

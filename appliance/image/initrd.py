@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Final
 
 from appliance.image.chamber import inside
+from appliance.image.rootfs import overlay
 from appliance.image.steps import Steps
 from appliance.image.targets import Target
 
@@ -18,7 +18,8 @@ def make(
 ) -> Path:
     """`work`/initrd, made by the root's own initramfs-tools for the kernel `release`."""
     configuration = work / "initramfs"
-    shutil.copytree(project / "images/initramfs", configuration)
+    configuration.mkdir()
+    overlay(project / "images/initramfs", configuration)
     drivers = configuration / f"drivers.{target.drivers}"
     drivers.rename(configuration / "drivers")
     # Nothing is loaded by name: each would be looked for, also where there is no such device.

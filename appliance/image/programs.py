@@ -11,6 +11,8 @@ from appliance.errors import ApplianceError
 
 PACKAGES: Final = {
     "blkid": "util-linux",
+    "debugfs": "e2fsprogs",
+    "fsck.erofs": "erofs-utils",
     "ip": "iproute2",
     "mcopy": "mtools",
     "mdel": "mtools",

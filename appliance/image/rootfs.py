@@ -56,24 +56,15 @@ def finish(steps: Steps, project: Path, root: Path, *, version: str, epoch: int)
     """Turn `root` into the image's: cleaned, with the image's own files, every time at most
     `epoch`. The kernel is still in /boot."""
     drop_build_conf(root)
-    steps.run(
-        [
-            "cp",
-            "--recursive",
-            "--no-dereference",
-            "--preserve=mode,links",
-            "--no-preserve=ownership",
-            f"{project / 'images/root'}/.",
-            root,
-        ]
-    )
+    overlay(project / "images/root", root)
     for pattern in _GONE:
         for path in root.glob(pattern):
             _delete(path)
     drop_idle_profiles(root)
     # Empty, not missing: the initrd mounts the kept id over it.
     (root / "etc/machine-id").write_text("", encoding="utf-8")
-    (root / SETUP).mkdir(parents=True, exist_ok=True)
+    parents = [(root / path).parent for path in (DPKG, FACTORY)]
+    steps.run(["mkdir", "--parents", root / SETUP, *parents])
     _link(root / "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
     _identify(root, version)
     _normalise_shadow(root, epoch)
@@ -85,9 +76,25 @@ def finish(steps: Steps, project: Path, root: Path, *, version: str, epoch: int)
     _move(root / "home", root / "var/home")
     _link(root / "home", "var/home")
     remove(root / FACTORY)
-    (root / FACTORY).parent.mkdir(parents=True, exist_ok=True)
     steps.run(["cp", "--archive", root / "var", root / FACTORY])
     clamp(root, epoch)
+
+
+def overlay(source: Path, root: Path) -> None:
+    """Copy what lies below `source` over `root`, with the modes of a distribution: a checkout has
+    those of its owner's umask, and below a directory that a group can write sshd trusts no key."""
+    for path in sorted(source.rglob("*")):
+        target = root / path.relative_to(source)
+        if path.is_symlink():
+            _link(target, str(path.readlink()))
+        elif path.is_dir():
+            if not target.is_dir():
+                target.mkdir()
+                target.chmod(0o755)
+        else:
+            _delete(target)  # a link there is not followed
+            shutil.copyfile(path, target)
+            target.chmod(0o755 if os.access(path, os.X_OK) else 0o644)
 
 
 def take_kernel(root: Path, to: Path) -> str:
@@ -146,7 +153,6 @@ def _normalise_shadow(root: Path, epoch: int) -> None:
 def _move(source: Path, target: Path) -> None:
     if source.is_symlink():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         target.rmdir()
     source.rename(target)

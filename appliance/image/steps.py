@@ -18,6 +18,8 @@ _SHOWN: Final = 78
 _TAIL: Final = 12
 """Lines of a failed program's output that are shown."""
 
+_CHUNK: Final = 1 << 16
+
 
 class Steps:
     """Shows which step of how many runs, and keeps what the programs print in one log file.
@@ -82,7 +84,8 @@ class Steps:
         """
         words = [str(word) for word in command]
         self._note(f"+ {' '.join(words)}\n")
-        with self.log.open("ab") as log:
+        said = bytearray()
+        with self.log.open("ab", buffering=0) as log:
             mark = log.tell()
             try:
                 process = subprocess.Popen(
@@ -92,19 +95,28 @@ class Steps:
                     stderr=log,
                     env=None if env is None else {**os.environ, **env},
                     cwd=cwd,
+                    umask=0o022,  # what is made must not depend on who makes it
                 )
             except FileNotFoundError as error:
                 raise ApplianceError(f"there is no program {words[0]} here") from error
-            try:
-                output, _ = process.communicate(None if feed is None else feed.encode())
-            except BaseException:  # Ctrl-C too: no program outlives its build
-                process.kill()
-                process.wait()
-                raise
-            log.write(output)
+            with process:
+                try:
+                    if feed is not None:
+                        said += process.communicate(feed.encode())[0]
+                        log.write(said)
+                    elif process.stdout is not None:
+                        # As it comes: who waits for it sees the latest line.
+                        while more := os.read(process.stdout.fileno(), _CHUNK):
+                            said += more
+                            log.write(more)
+                    process.wait()
+                except BaseException:  # Ctrl-C too: no program outlives its build
+                    process.kill()
+                    process.wait()
+                    raise
         if process.returncode != 0:
             raise self._failure(words, process.returncode, mark)
-        return output.decode(errors="replace")
+        return said.decode(errors="replace")
 
     def _failure(self, words: Sequence[str], code: int, mark: int) -> ApplianceError:
         with self.log.open("rb") as log:

@@ -1,4 +1,4 @@
-"""The cache, the steps, and the comparison of two builds."""
+"""The cache, the steps, and what becomes of the root."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import io
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from appliance.errors import ApplianceError
 from appliance.image.cache import Cache
-from appliance.image.compare import allowances, compare, told
-from appliance.image.compare import main as compare_main
-from appliance.image.rootfs import drop_idle_profiles
+from appliance.image.rootfs import drop_idle_profiles, overlay
 from appliance.image.steps import Steps
-
-TABLE = "label: gpt\nsize=1MiB, name=setup\nsize=1MiB, name=data\n"
 
 
 def test_an_entry_is_made_once_and_replaces_the_older(tmp_path: Path) -> None:
@@ -72,6 +70,19 @@ def test_a_program_that_is_not_here_is_named(tmp_path: Path) -> None:
         steps.run(["surely-not-here"])
 
 
+def test_what_a_program_says_is_in_the_log_while_it_runs(tmp_path: Path) -> None:
+    """Whoever waits for a playbook of a quarter of an hour sees what it does."""
+    log, fifo = tmp_path / "log", tmp_path / "fifo"
+    os.mkfifo(fifo)
+    steps = Steps(log, total=1, stream=io.StringIO())
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(steps.run, ["sh", "-c", 'echo begun; read -r _ <"$0"', fifo])
+        while "\nbegun\n" not in log.read_text():
+            assert not running.done()
+        fifo.write_text("go on\n")
+        assert running.result() == "begun\n"
+
+
 def test_an_interrupted_build_leaves_no_process(tmp_path: Path) -> None:
     script = (
         "import io, pathlib, signal, sys\n"
@@ -102,45 +113,37 @@ def test_an_interrupted_build_leaves_no_process(tmp_path: Path) -> None:
         os.close(grandchild)
 
 
-# --- comparing
+def test_a_build_asks_for_no_certain_umask(tmp_path: Path) -> None:
+    steps = Steps(tmp_path / "log", total=1, stream=io.StringIO())
+    before = os.umask(0o077)
+    try:
+        assert steps.run(["sh", "-c", "umask"]).strip() == "0022"
+    finally:
+        os.umask(before)
 
 
-def disk(path: Path, name: str) -> Path:
-    image = path / name
-    with image.open("wb") as file:
-        file.truncate(8 * 1024 * 1024)
-    text = TABLE.replace("gpt\n", "gpt\nlabel-id: 11111111-1111-1111-1111-111111111111\n")
-    text = text.replace("name=setup", "name=setup, uuid=22222222-2222-2222-2222-222222222222")
-    text = text.replace("name=data", "name=data, uuid=33333333-3333-3333-3333-333333333333")
-    subprocess.run(["sfdisk", "--quiet", image], input=text.encode(), check=True)
-    return image
-
-
-def test_two_same_images_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = disk(tmp_path, "a.img"), disk(tmp_path, "b.img")
-    assert compare_main([str(first), str(second)]) == 0
-    assert capsys.readouterr().out == "the two images are the same, byte for byte\n"
-
-
-def test_a_difference_is_named_and_judged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first, second = disk(tmp_path, "a.img"), disk(tmp_path, "b.img")
-    with second.open("r+b") as file:
-        file.seek(2 * 1024 * 1024 + 512)  # in `data`, which begins at 2 MiB
-        file.write(b"x")
-    assert compare_main([str(first), str(second)]) == 1
-    assert "data differs" in capsys.readouterr().out
-    [allowed] = compare(first, second, {"data": "holds a clock"})
-    assert [line.endswith("may: holds a clock") for line in told([allowed])] == [True]
-
-
-def test_an_allowed_difference_needs_a_reason(tmp_path: Path) -> None:
-    register = tmp_path / "register.yaml"
-    register.write_text("differences:\n- area: esp\n")
-    with pytest.raises(ApplianceError, match="esp has no reason"):
-        allowances(register)
-    assert all(allowances().values())
+def test_the_modes_of_a_checkout_do_not_get_into_the_image(tmp_path: Path) -> None:
+    """With umask 002 the root itself became 0775, and sshd trusts no key below it."""
+    checkout, root = tmp_path / "checkout", tmp_path / "root"
+    (checkout / "etc/systemd").mkdir(parents=True)
+    (checkout / "etc/systemd/grow.service").write_text("[Service]\n")
+    (checkout / "etc/systemd/apt.timer").symlink_to("/dev/null")
+    (checkout / "etc/grow").write_text("#!/bin/sh\n")
+    for path in (checkout, *checkout.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o664 if path.suffix else 0o775)
+    (root / "etc").mkdir(parents=True)
+    (root / "etc").chmod(0o751)
+    root.chmod(0o755)
+    overlay(checkout, root)
+    modes = {
+        str(path.relative_to(root)): stat.S_IMODE(path.lstat().st_mode)
+        for path in (root, *root.rglob("*"))
+        if not path.is_symlink()
+    }
+    made = {"etc/systemd": 0o755, "etc/systemd/grow.service": 0o644, "etc/grow": 0o755}
+    assert modes == {".": 0o755, "etc": 0o751, **made}
+    assert (root / "etc/systemd/apt.timer").readlink() == Path("/dev/null")
 
 
 def test_only_profiles_that_confine_something_stay(tmp_path: Path) -> None:
