@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from appliance.image.guest_shell import Shell
 from appliance.image.partitions import Partition
 
 DECLARATION: Final = "/etc/appliance/appliance.yaml"
+_SYSCTL_FILES: Final = "/etc/sysctl.d/*-appliance*.conf"
 _SSH_PORT: Final = 22
 _PAGE: Final = 4096
 _SETTLED: Final = 900  # seconds until every unit has started; emulation is slow
@@ -110,6 +111,45 @@ async def limits(booted: Booted) -> str:
     return ", ".join(f"{name} {held[name]}" for name in (*names, *keys))
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A line of sysctl.d(5)."""
+
+    name: str
+    value: str
+    optional: bool
+    """A kernel may refuse it."""
+
+
+def settings(text: str) -> list[Setting]:
+    """Those in a file of sysctl.d(5); of two with one name the later holds."""
+    found: dict[str, Setting] = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and not name.startswith(("#", ";")):
+            plain = name.strip().removeprefix("-")
+            found[plain] = Setting(plain, _spaced(value), name.startswith("-"))
+    return list(found.values())
+
+
+async def kernel(booted: Booted) -> str:
+    """What the roles and the plan set of the kernel is what it holds."""
+    # A shell of root's own expands the names: the operator sees no such file.
+    declared = settings(await booted.shell.output(f"sudo -n sh -c 'cat {_SYSCTL_FILES}'"))
+    if not declared:
+        raise Wrong(f"{_SYSCTL_FILES} set nothing")
+    names = " ".join(one.name for one in declared)
+    # It fails for a name that the kernel does not know; the others are told all the same.
+    shown = (await booted.shell.run(f"sudo -n sysctl {names}")).out
+    held = {name.strip(): _spaced(value) for name, _, value in _pairs(shown)}
+    unlike = [one for one in declared if held.get(one.name) != one.value]
+    told = [f"{one.name} is {held.get(one.name)}, not {one.value}" for one in unlike]
+    if any(not one.optional for one in unlike):
+        raise Wrong("; ".join(told))
+    refused = f"; refused: {'; '.join(told)}" if told else ""
+    return f"{len(declared) - len(told)} settings hold{refused}"
+
+
 async def metrics(booted: Booted) -> str:
     """They answer in the guest, and only there."""
     ports = [one["port"] for one in await booted.listeners() if one["owner"] == "metrics"]
@@ -187,12 +227,22 @@ CHECKS: Final = (
     Check("units", units),
     Check("status", status),
     Check("limits", limits),
+    Check("kernel", kernel),
     Check("metrics", metrics),
     Check("tcp ports", tcp_ports),
     Check("udp ports", udp_ports),
     Check("root", root),
     Check("data", data),
 )
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
+    return (line.partition("=") for line in text.splitlines())
+
+
+def _spaced(value: str) -> str:
+    """The kernel puts tabs between several numbers."""
+    return " ".join(value.split())
 
 
 def _joined(ports: Iterable[int]) -> str:

@@ -122,7 +122,8 @@ async def dead_network(card: Card) -> dict[str, Any]:
         await machine.plug(connected=True)
         async with card.entered(machine) as shell:
             status = await _until_running(shell)
-    return {"console": shown[-4000:], "name": status["name"]}
+            state = await _until(shell, f"sudo -n grep -F {netlab.GUEST} {SETUP}/state.txt")
+    return {"console": shown[-4000:], "name": status["name"], "state": state}
 
 
 STORIES: Final[Mapping[str, Callable[[Card], Awaitable[dict[str, Any]]]]] = {

@@ -18,6 +18,7 @@ import pytest
 from appliance.cli.main import main
 from appliance.image import netlab
 from tests.images.disks import make_image
+from tests.judges import booted
 
 
 def played(name: str, image: Path, scratch: Path) -> dict[str, Any]:
@@ -87,6 +88,15 @@ def test_a_dead_network_is_told_and_used_when_it_lives(x86_image: Path, tmp_path
     shown = played("dead_network", x86_image, tmp_path)
     assert "none: no network yet" in shown["console"]
     assert shown["name"] == "at-home"
+    assert f"ssh operator@{netlab.GUEST}" in shown["state"]
+
+
+@pytest.mark.slow
+@pytest.mark.judges
+@pytest.mark.timeout(9000)
+def test_lynis_wishes_nothing_that_is_not_registered(x86_image: Path) -> None:
+    """Of the image's own kernel, too, which the judges' bench does not have."""
+    assert not booted.shortcomings(booted.verdict(x86_image))
 
 
 def test_an_image_without_a_loader_is_told_at_once(

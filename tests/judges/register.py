@@ -50,18 +50,26 @@ def faults(after: Iterable[Verdict], deviations: Iterable[Deviation]) -> list[st
 
     What a bench lacks depends on the bench: its entries may come and go.
     """
-    deviations = list(deviations)
-    known = {(judge, found.id) for found in deviations for judge in found.judge}
-    failing = {(verdict.judge, rule) for verdict in after for rule in verdict.failed}
-    titles = {rule: title for verdict in after for rule, title in verdict.failed.items()}
+    after, deviations = list(after), list(deviations)
     # An entry names the judges of all its rules together: one that still fails somewhere is alive.
-    failing_anywhere = {rule for _, rule in failing}
+    failing_anywhere = {rule for verdict in after for rule in verdict.failed}
     stale = {
         found.id
         for found in deviations
         if found.where not in {"image", "bench"} and found.id not in failing_anywhere
     }
     return [
-        *(f"{judge}: {rule} fails: {titles[rule]}" for judge, rule in sorted(failing - known)),
+        *unregistered(after, deviations),
         *(f"{rule} no longer fails: take it out of the register" for rule in sorted(stale)),
+    ]
+
+
+def unregistered(after: Iterable[Verdict], deviations: Iterable[Deviation]) -> list[str]:
+    """What fails and is not in the register."""
+    known = {(judge, found.id) for found in deviations for judge in found.judge}
+    return [
+        f"{verdict.judge}: {rule} fails: {title}"
+        for verdict in after
+        for rule, title in sorted(verdict.failed.items())
+        if (verdict.judge, rule) not in known
     ]

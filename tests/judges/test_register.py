@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from appliance.errors import ApplianceError
-from tests.judges.__main__ import judge, shortcomings
+from tests.judges.__main__ import LEAST_INDEX, judge, shortcomings
+from tests.judges.booted import shortcomings as booted_shortcomings
 from tests.judges.register import Deviation, faults, register
 from tests.judges.verdicts import Verdict, suggestions
 from tests.roles.root import PROJECT
@@ -69,6 +70,16 @@ def test_a_setting_that_only_the_bench_lacks_is_one_that_the_role_makes() -> Non
     rules = {f"sysctl_{re.sub('[.-]', '_', name)}" for name in made}
     lacking = {found.id for found in register() if found.where == "bench"}
     assert {name for name in lacking if name.startswith("sysctl_")} <= rules
+
+
+def test_what_the_bench_lacks_is_no_excuse_for_a_booted_image() -> None:
+    of_bench = next(one.id for one in register() if one.where == "bench" and "lynis" in one.judge)
+    of_both = next(one.id for one in register() if one.where == "both" and "lynis" in one.judge)
+    found = Verdict("lynis", 8, 10, {of_bench: "a title", of_both: "another"}, LEAST_INDEX - 1)
+    assert booted_shortcomings(found) == [
+        f"lynis: {of_bench} fails: a title",
+        f"Lynis's index is {LEAST_INDEX - 1}, and should be at least {LEAST_INDEX}",
+    ]
 
 
 @pytest.mark.slow

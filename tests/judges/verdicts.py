@@ -18,6 +18,8 @@ XCCDF: Final = "{http://checklists.nist.gov/xccdf/1.2}"
 FAILS: Final = frozenset({"fail", "error", "unknown"})
 # `oscap` ends with 2 when a rule failed.
 JUDGED: Final = frozenset({0, 2})
+LYNIS_FINE: Final = frozenset({0, 1, 78})
+"""Lynis's exit codes; other than 0, it warned of something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,13 @@ def _openscap(machine: Machine, judge: str, titles: Mapping[str, str]) -> Verdic
 def _lynis(machine: Machine) -> Verdict:
     machine.run(
         *("lynis", "audit", "system", "--quick", "--no-colors", "--quiet"),
-        fine=frozenset({0, 1, 78}),
+        fine=LYNIS_FINE,
     )
-    report = machine.run("cat", "/var/log/lynis-report.dat")
+    return lynis_verdict(machine.run("cat", "/var/log/lynis-report.dat"))
+
+
+def lynis_verdict(report: str) -> Verdict:
+    """What a report of Lynis's says. Errors: ApplianceError when it has no index."""
     failed = suggestions(report)
     index = re.search(r"(?m)^hardening_index=(\d+)", report)
     if index is None:
