@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
+from appliance.image import native
 from appliance.image.cache import Cache, remove
 from appliance.image.chamber import alone, inside
+from appliance.image.native import Native
 from appliance.image.sources import KEYRING, SUITE
 from appliance.image.steps import Steps
 from appliance.image.targets import Target, packages
@@ -35,13 +39,20 @@ def tools_root(cache: Cache, steps: Steps, project: Path, sources: str, *, fresh
     wanted = packages(project, ("tools",))
 
     def make(directory: Path) -> None:
-        _mmdebstrap(steps, directory, sources, wanted, None)
+        _mmdebstrap(steps, directory, sources, wanted)
 
     return cache.entry("tools", [SUITE, sources, wanted], make, fresh=fresh) / "root"
 
 
 def target_root(
-    cache: Cache, steps: Steps, project: Path, target: Target, sources: str, *, fresh: bool
+    cache: Cache,
+    steps: Steps,
+    project: Path,
+    target: Target,
+    sources: str,
+    *,
+    helper: Native | None,
+    fresh: bool,
 ) -> Path:
     """The root that `target` is provisioned from, never to be changed.
 
@@ -50,7 +61,7 @@ def target_root(
     wanted = packages(project, target.packages)
 
     def make(directory: Path) -> None:
-        _mmdebstrap(steps, directory, sources, wanted, target.debian)
+        _mmdebstrap(steps, directory, sources, wanted, _for(target, helper))
 
     inputs = [SUITE, sources, wanted, _LEFT_OUT]
     root = cache.entry(f"root-{target.debian}", inputs, make, fresh=fresh) / "root"
@@ -61,21 +72,20 @@ def target_root(
     def add(directory: Path) -> None:
         copy = directory / "root"
         steps.run(["cp", "--archive", "--reflink=auto", root, copy])
-        install(steps, copy, more)
+        install(steps, copy, more, helper)
 
     return cache.entry(f"root-{target.name}", [root.parent.name, more], add, fresh=fresh) / "root"
 
 
-def install(steps: Steps, root: Path, wanted: list[str]) -> None:
+def install(steps: Steps, root: Path, wanted: list[str], helper: Native | None) -> None:
     """More packages into a root, from the sources it carries."""
-    steps.run(apt(root, "update"))
-    steps.run(apt(root, "install", "--yes", "--no-install-recommends", *wanted))
-
-
-def apt(root: Path, *words: str) -> list[str]:
-    """apt-get of a root, with the host's way to the network."""
-    command = ["apt-get", "-o", "Dpkg::Use-Pty=0", *words]
-    return inside(root, command, binds=resolver(root), env=_ENVIRONMENT)
+    binds = resolver(root)
+    if helper is not None:
+        binds |= {helper.tools: native.PLACE}
+    with helper.lent(root) if helper is not None else nullcontext():
+        for words in (["update"], ["install", "--yes", "--no-install-recommends", *wanted]):
+            command = ["apt-get", "-o", "Dpkg::Use-Pty=0", *words]
+            steps.run(inside(root, command, binds=binds, env=_ENVIRONMENT))
 
 
 def resolver(root: Path) -> dict[Path, str]:
@@ -104,21 +114,28 @@ def drop_build_conf(root: Path) -> None:
     (root / _BUILD_CONF).unlink(missing_ok=True)
 
 
+def _for(target: Target, helper: Native | None) -> list[str]:
+    """mmdebstrap's options for a target's root."""
+    options = [f"--architectures={target.debian}"]
+    options += [f"--dpkgopt={option}" for option in _LEFT_OUT]
+    # The roles install from the same lists in a moment; we looked at binfmt ourselves.
+    options += ["--skip=cleanup/apt/lists,check/qemu"]
+    if helper is not None:
+        options += [f"--extract-hook={helper.hook('lend')}"]
+        options += [f"--customize-hook={helper.hook('take-back')}"]
+    return options
+
+
 def _mmdebstrap(
-    steps: Steps, directory: Path, sources: str, wanted: list[str], architecture: str | None
+    steps: Steps, directory: Path, sources: str, wanted: list[str], options: Sequence[str] = ()
 ) -> None:
     root = directory / "root"
     file = directory / "debian.sources"
     file.write_text(sources, encoding="utf-8")
     conf = directory / "00build"
     conf.write_text(host_conf(), encoding="utf-8")
-    command: list[str | Path] = ["mmdebstrap", "--variant=apt", "--mode=root", "--format=directory"]
-    if architecture is not None:
-        command += [f"--architectures={architecture}"]
-        command += [f"--dpkgopt={option}" for option in _LEFT_OUT]
-        # The roles install from the same lists in a moment; we looked at binfmt ourselves.
-        command += ["--skip=cleanup/apt/lists,check/qemu"]
-    command += [
+    command: list[str | Path] = [
+        *("mmdebstrap", "--variant=apt", "--mode=root", "--format=directory", *options),
         *("--dpkgopt=force-unsafe-io", f"--aptopt={conf}", f"--keyring={KEYRING}"),
         f"--include={','.join(wanted)}",
         *(SUITE, root, file),

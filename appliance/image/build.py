@@ -20,12 +20,13 @@ from appliance.declaration.checks import Problem
 from appliance.declaration.load import loaded
 from appliance.declaration.model import Declaration
 from appliance.errors import ApplianceError
-from appliance.image import bootstrap, disk, foreign, hosttools, initrd, mbr, rootfs
+from appliance.image import bootstrap, disk, foreign, hosttools, initrd, mbr, native, rootfs
 from appliance.image.bill import bill, components
 from appliance.image.cache import Cache
 from appliance.image.disk import MEBIBYTE, Parts
 from appliance.image.manifest import Manifest, as_text, sha256
-from appliance.image.provision import playbook_program, provision
+from appliance.image.native import Native
+from appliance.image.provision import Ground, playbook_program, provision
 from appliance.image.sources import image_sources
 from appliance.image.steps import Steps
 from appliance.image.targets import COMPONENTS, Target, choose
@@ -167,11 +168,14 @@ def _provisioned(request: Request, cache: Cache, steps: Steps, target: Target) -
     with steps.step("the tools"):
         tools = bootstrap.tools_root(cache, steps, project, sources, fresh=request.fresh)
     with steps.step(f"Debian for {target.name}"):
-        base = bootstrap.target_root(cache, steps, project, target, sources, fresh=request.fresh)
+        helper = native.of(tools, target)
+        base = bootstrap.target_root(
+            cache, steps, project, target, sources, helper=helper, fresh=request.fresh
+        )
     with steps.step("the appliance's wheels"):
         wheels = _wheels(steps, cache, target)
     with steps.step("the roles"):
-        system = _system(request, cache, steps, target, base=base, wheels=wheels)
+        system = _system(request, cache, steps, target, base=base, wheels=wheels, helper=helper)
     return _Ground(sources, tools, wheels, system)
 
 
@@ -224,7 +228,14 @@ def _wheels(steps: Steps, cache: Cache, target: Target) -> Path:
 
 
 def _system(
-    request: Request, cache: Cache, steps: Steps, target: Target, *, base: Path, wheels: Path
+    request: Request,
+    cache: Cache,
+    steps: Steps,
+    target: Target,
+    *,
+    base: Path,
+    wheels: Path,
+    helper: Native | None,
 ) -> Path:
     """The provisioned root, kept for the next build with the same roles and declaration."""
     project = request.project
@@ -248,7 +259,8 @@ def _system(
                 "appliance_declaration": str(request.file.absolute()),
                 **request.variables,
             }
-            provision(steps, project, root, Path(place), variables, request.epoch)
+            ground = Ground(project, root, target, helper, work=Path(place))
+            provision(steps, ground, variables, request.epoch)
 
     return cache.entry(f"system-{target.name}", inputs, make) / "root"
 

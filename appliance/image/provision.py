@@ -7,13 +7,18 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from appliance.errors import ApplianceError
+from appliance.image import native
 from appliance.image.bootstrap import resolver
 from appliance.image.chamber import beside
+from appliance.image.native import Native
 from appliance.image.steps import Steps
+from appliance.image.targets import Target
 
 PLAYBOOK: Final = "playbooks/site.yaml"
 _POLICY: Final = "usr/sbin/policy-rc.d"
@@ -30,24 +35,41 @@ def playbook_program() -> str:
     return found
 
 
-def provision(
-    steps: Steps, project: Path, root: Path, work: Path, variables: Mapping[str, Any], epoch: int
-) -> None:
-    """Run the playbook on `root` over a chroot; nothing in it is started.
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What is provisioned, and what helps."""
+
+    project: Path
+    root: Path
+    target: Target
+    native: Native | None
+    """For a foreign root: its Python runs Ansible's modules."""
+    work: Path
+    """A directory for what the playbook needs meanwhile."""
+
+
+def provision(steps: Steps, ground: Ground, variables: Mapping[str, Any], epoch: int) -> None:
+    """Run the playbook on the root over a chroot; nothing in it is started.
 
     Raises ApplianceError when a task fails; the root is then in an unknown state.
     """
+    project, root, work = ground.project, ground.root, ground.work
     facts = work / "variables.json"
-    facts.write_text(json.dumps({**variables, "appliance_image": True}), encoding="utf-8")
+    told = {"appliance_image": True, "ansible_python_interpreter": "/usr/bin/python3"}
+    binds = resolver(root)
+    helper = ground.native
+    if helper is not None:
+        told["ansible_python_interpreter"] = native.PYTHON
+        told["appliance_python_launcher"] = native.LAUNCHER
+        launcher = work / "python-as"
+        launcher.write_text(helper.launcher(), encoding="utf-8")
+        launcher.chmod(0o755)
+        binds |= {launcher: native.LAUNCHER, helper.tools: native.PLACE}
+    facts.write_text(json.dumps({**variables, **told}), encoding="utf-8")
     command: list[str | Path] = [
         playbook_program(),
         *("--inventory", f"{root},", "--connection", "community.general.chroot"),
-        *(
-            "--extra-vars",
-            f"@{facts}",
-            "--extra-vars",
-            "ansible_python_interpreter=/usr/bin/python3",
-        ),
+        *("--extra-vars", f"@{facts}"),
         project / PLAYBOOK,
     ]
     env = {
@@ -68,6 +90,7 @@ def provision(
     policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
     policy.chmod(0o755)
     try:
-        steps.run(beside(root, command, binds=resolver(root)), env=env, cwd=project)
+        with helper.lent(root) if helper is not None else nullcontext():
+            steps.run(beside(root, command, binds=binds), env=env, cwd=project)
     finally:
         policy.unlink()

@@ -15,8 +15,7 @@ from appliance.image.targets import TARGETS
 from tests.images.conftest import request
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(3600)
 def test_the_arm64_root_holds_an_appliance_that_runs(tmp_path: Path) -> None:
     root = provisioned(request("router", "arm64", tmp_path))
     with foreign.enabled(TARGETS["arm64"]):

@@ -1,10 +1,12 @@
 #!/bin/sh
-# make-venv.sh WHEELHOUSE.tar DIR: makes the venv DIR out of the wheels alone: no index, no compiler.
+# make-venv.sh WHEELHOUSE.tar DIR LAUNCHER: makes the venv DIR out of the wheels alone: no index, no
+# compiler. `LAUNCHER DIR/bin/python ARGUMENTS` runs the venv's Python, or one that stands in for it.
 # DIR/complete says that nothing is missing. Venvs that nobody points to any more are removed.
 set -eu
 umask 022
 bundle=$1
 venv=$2
+launcher=$3
 # Bytecode holds the hash of its source and no time: an image's root is read-only, and two builds
 # of it give the same bytes.
 export PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
@@ -29,10 +31,10 @@ tar --extract --no-same-owner --file "$bundle" --directory "$wheels"
 # Debian's pip, which python3-venv brings as a wheel, runs from where it lies.
 pip=$(ls /usr/share/python-wheels/pip-*.whl)
 /usr/bin/python3 -m venv --without-pip "$venv"
-/usr/bin/python3 "$pip/pip" --python "$venv/bin/python" install \
+"$launcher" "$venv/bin/python" "$pip/pip" install \
     --quiet --disable-pip-version-check --no-cache-dir --no-compile \
     --no-index --find-links "$wheels" --require-hashes --no-deps --requirement "$wheels/requirements.txt"
-"$venv/bin/python" -m compileall -q --invalidation-mode unchecked-hash \
+"$launcher" "$venv/bin/python" -m compileall -q --invalidation-mode unchecked-hash \
     -s "$venv" -p "$root/venv" "$venv"/lib/python3*/site-packages
 "$venv/bin/appliance" --version
 cp "$wheels/wheels.json" "$venv/wheels.json"
