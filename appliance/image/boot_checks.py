@@ -175,13 +175,18 @@ async def metrics(booted: Booted) -> str:
     return f"{count} of ours on 127.0.0.1:{port}, not reachable from outside"
 
 
+def tcp_at(address: str, listeners: Iterable[Mapping[str, Any]]) -> set[int]:
+    """The ports that are declared for this address, or for all. One that is for another address
+    cannot be open: the test's network is not the declaration's."""
+    here = ("0.0.0.0", "::", address)
+    return {
+        one["port"] for one in listeners if one["transport"] == "tcp" and one["address"] in here
+    }
+
+
 async def tcp_ports(booted: Booted) -> str:
     """Every one of the 65,535."""
-    declared = {_SSH_PORT} | {
-        one["port"]
-        for one in await booted.listeners()
-        if one["exposure"] != "loopback" and one["transport"] == "tcp"
-    }
+    declared = {_SSH_PORT} | tcp_at(booted.address, await booted.listeners())
     found = await scan.open_tcp(booted.address)
     if extra := found - declared:
         raise Wrong(f"open, and not declared: {_joined(extra)}")

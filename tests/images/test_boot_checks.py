@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.image.boot_checks import Setting, settings
+from appliance.image.boot_checks import Setting, settings, tcp_at
 
 FILE = """\
 # Made by role hardening.
@@ -23,3 +23,15 @@ def test_settings_are_read_as_systemd_reads_them() -> None:
         Setting("net.ipv4.ip_local_port_range", "32768 65535", optional=False),
         Setting("kernel.core_pattern", "|/bin/false", optional=False),
     ]
+
+
+def test_a_port_for_an_address_that_the_guest_has_not_is_not_expected_to_be_open() -> None:
+    """A router's slots are at its address in the LAN, which is not the test's."""
+    listeners = [
+        {"owner": "bridge", "address": "0.0.0.0", "port": 16112, "transport": "tcp"},
+        {"owner": "slots", "address": "192.168.1.1", "port": 16120, "transport": "tcp"},
+        {"owner": "slots", "address": "192.0.2.10", "port": 16121, "transport": "tcp"},
+        {"owner": "metrics", "address": "127.0.0.1", "port": 9464, "transport": "tcp"},
+        {"owner": "wifi", "address": "0.0.0.0", "port": 68, "transport": "udp"},
+    ]
+    assert tcp_at("192.0.2.10", listeners) == {16112, 16121}
