@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from appliance.lab.forwarder import open_link, overruns
 from appliance.lab.kernel import NetNamespace
 from appliance.lab.routers import DROPS, RESETS, SYMMETRIC, Router
 from appliance.lab.topology import RELAY_IP, ROUTER_IPS, Topology, two_homes
@@ -150,6 +152,24 @@ def bulk(order: Order, send: Send) -> dict[str, Any]:
             took = time.monotonic() - start
             sender.join()
         return {"seconds": took, "counters": topology.stop_forwarder()}
+
+
+def late_forwarder(order: Order, send: Send) -> dict[str, Any]:
+    """A link that nobody reads, with room for a few frames; `frames` come."""
+    with NetNamespace.create("late").entered():
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        with (
+            open_link("lo") as link,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        ):
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            for _ in range(order["frames"]):
+                sender.sendto(bytes(1000), ("127.0.0.1", 9))
+            read = 0
+            with contextlib.suppress(BlockingIOError):
+                while link.recv(2048):
+                    read += 1
+            return {"read": read, "overruns": overruns(link), "again": overruns(link)}
 
 
 def linger(order: Order, send: Send) -> dict[str, Any]:

@@ -74,3 +74,12 @@ def test_16_mib_pass_in_a_few_seconds_without_loss() -> None:
     assert done["seconds"] < 5
     assert done["counters"]["send_failed"] == 0
     assert done["counters"]["forwarded_bytes"] > 16 * 1024 * 1024
+
+
+def test_frames_that_the_forwarder_is_too_late_for_are_counted() -> None:
+    """Once each: what the kernel dropped before the packet socket looks like loss on the line."""
+    done = inside("late_forwarder", frames=50)
+    assert done["overruns"] > 0
+    # The kernel's answers, that nobody is at that port, pass the link as well.
+    assert done["read"] + done["overruns"] >= 50
+    assert done["again"] == 0
