@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, TextIO
 
 from appliance.errors import ApplianceError
@@ -41,11 +42,18 @@ _OURS: Final = "appliance"
 _COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31"}
 
 
-def configure(level: str, fmt: str, stream: TextIO | None = None) -> None:
+def configure(
+    level: str,
+    fmt: str,
+    stream: TextIO | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
     """Send every log record of the process to `stream` (default: standard error).
 
     `level` is one of `LEVELS`, `fmt` one of `FORMATS`; `auto` means text on a terminal and JSON
-    elsewhere. May be called again; the last call counts. Raises ApplianceError.
+    elsewhere. `clock` (seconds) is what the limits for libraries go by. May be called again; the
+    last call counts. Raises ApplianceError.
     """
     if level not in LEVELS:
         raise ApplianceError(f"log.level: {level!r} is not one of {', '.join(LEVELS)}")
@@ -61,7 +69,7 @@ def configure(level: str, fmt: str, stream: TextIO | None = None) -> None:
         formatter = _JsonFormatter(with_traceback)
     handler = _Handler(out)
     handler.setFormatter(formatter)
-    handler.addFilter(_LibraryFilter())
+    handler.addFilter(_LibraryFilter(clock))
 
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, _Handler)]:
@@ -117,18 +125,19 @@ class _LibraryFilter(logging.Filter):
     varies the arguments gains nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
+        self._clock = clock
         self._seen: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
         self._tokens = float(LIBRARY_BURST)
-        self._refilled = time.monotonic()
+        self._refilled = clock()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if _is_ours(record):
             return True
         if record.levelno < logging.WARNING:
             return False
-        now = time.monotonic()
+        now = self._clock()
         key = (record.name, str(record.msg)[:200])
         since, repeats = self._seen.get(key, (-REPEAT_WINDOW, 0))
         if now - since < REPEAT_WINDOW or not self._take_token(now):

@@ -10,7 +10,8 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -37,13 +38,24 @@ def _put_back() -> Iterator[None]:
     safetext.forget_secrets()
 
 
-def configured(level: str = "info", fmt: str = "json") -> io.StringIO:
+class StoppedClock:
+    """A clock that goes on when a test says so, however slow the machine is."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def configured(
+    level: str = "info", fmt: str = "json", clock: Callable[[], float] = time.monotonic
+) -> io.StringIO:
     # pytest's own handlers would raise on what ours must survive.
     logging.getLogger().handlers.clear()
     # pytest also listens at loggers that do not propagate, as libp2p's once it was imported.
     logging.getLogger("libp2p").handlers.clear()
     stream = io.StringIO()
-    logs.configure(level, fmt, stream)
+    logs.configure(level, fmt, stream, clock=clock)
     return stream
 
 
@@ -119,18 +131,27 @@ def test_levels_cut_ours_and_libraries_start_at_warning_even_at_debug() -> None:
 
 
 def test_a_library_that_repeats_itself_is_heard_once() -> None:
-    stream = configured()
+    clock = StoppedClock()
+    stream = configured(clock=clock)
     noisy = logging.getLogger("libp2p.noise")
     for number in range(1000):
         noisy.warning("handshake with %s failed", number)
     assert len(lines(stream)) == 1
+    clock.now += logs.REPEAT_WINDOW
+    noisy.warning("handshake with %s failed", "somebody")
+    assert lines(stream)[1]["repeated"] == 999
 
 
 def test_libraries_with_ever_new_messages_are_rate_limited() -> None:
-    stream = configured()
-    for number in range(5000):
+    clock = StoppedClock()
+    stream = configured(clock=clock)
+    for number in range(1000):
         logging.getLogger("libp2p.swarm").error(f"{number} is odd")  # noqa: G004 - as a library does
-    assert len(lines(stream)) <= logs.LIBRARY_BURST + 2
+    assert len(lines(stream)) == logs.LIBRARY_BURST
+    clock.now += 3
+    for number in range(1000, 2000):
+        logging.getLogger("libp2p.swarm").error(f"{number} is odd")  # noqa: G004 - as a library does
+    assert len(lines(stream)) == logs.LIBRARY_BURST + 3
 
 
 def test_libp2p_is_heard_although_it_unhooks_its_logger() -> None:
