@@ -7,8 +7,16 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 NO_SKIPS = os.environ.get("APPLIANCE_NO_SKIPS") == "1"
+
+# A loaded machine is not a fault: what is in force anyway (continuous integration has its own),
+# without looking at the clock.
+settings.register_profile(
+    "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -204,7 +204,5 @@ BookMachine.TestCase.settings = settings(
     # Without `explain`, which traces every line of every example.
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
 )
 TestBook = BookMachine.TestCase

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.addresses.kaspad import LAYOUTS, UndecodableError, address_row, ban_row
@@ -91,7 +91,6 @@ def test_a_key_that_names_another_address_is_not_believed() -> None:
         address_row(kaspad.key("5.6.7.8", 0)[1:], kaspad.stock("5.6.7.8", 0))
 
 
-@settings(deadline=None)  # a loaded machine is not a fault
 @given(st.binary(max_size=40), st.binary(max_size=200))
 def test_any_bytes_are_a_row_or_undecodable(key: bytes, value: bytes) -> None:
     for parse in (address_row, ban_row):

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.addresses import legacy, migrations
@@ -225,7 +225,6 @@ numbers = st.integers(0, 300)
 octets = st.lists(numbers, min_size=4, max_size=4).map(lambda four: ".".join(map(str, four)))
 
 
-@settings(deadline=None)  # a loaded machine is not a fault
 @given(
     st.lists(st.tuples(octets, st.integers(0, 70_000)), min_size=1, max_size=2),
     st.integers(0, 2**33),

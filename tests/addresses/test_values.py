@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.addresses import legacy
@@ -73,7 +73,6 @@ capabilities = st.builds(
 )
 
 
-@settings(deadline=None)  # a loaded machine is not a fault
 @given(records)
 def test_a_record_of_version_1_comes_back_as_it_was(record: PeerRecord) -> None:
     value = legacy.encode(record)
@@ -81,7 +80,6 @@ def test_a_record_of_version_1_comes_back_as_it_was(record: PeerRecord) -> None:
     assert legacy.decode(record.peer_id.encode(), value) == record
 
 
-@settings(deadline=None)  # a loaded machine is not a fault
 @given(cores, texts, times, st.one_of(st.just(""), ids), cores)
 def test_an_address_comes_back_as_it_was(
     core: bytes, who: str, heard: int, peer_id: str, other: bytes
@@ -93,7 +91,6 @@ def test_an_address_comes_back_as_it_was(
     assert decode_address(with_core(stored, other)) == value._replace(core=other)
 
 
-@settings(deadline=None)  # a loaded machine is not a fault
 @given(capabilities, st.lists(texts, max_size=MAX_RELAYS))
 def test_a_capability_comes_back_as_it_was(found: Capability, others: list[str]) -> None:
     value = encode_capability(found, tuple(others))
@@ -126,7 +123,6 @@ def test_what_would_not_be_read_is_not_written() -> None:
         encode([(Tag.ENVELOPE, bytes(70_000))])
 
 
-@settings(deadline=None)  # a loaded machine is not a fault
 @given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda b: b"\x02" + b)))
 def test_any_bytes_are_a_value_or_a_codec_error(value: bytes) -> None:
     for parse in (

@@ -140,7 +140,7 @@ def test_every_cut_of_the_wire_means_the_same() -> None:
             assert plain == b"".join(parts) and kept == b""
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.one_of(st.integers(0, 100), st.integers(0, 70_000)), max_size=4),
     cuts=st.lists(st.integers(500, 70_000), min_size=1, max_size=8),

@@ -60,7 +60,7 @@ ACTS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(weights=st.lists(st.integers(1, 4), min_size=6, max_size=6), acts=ACTS)
 def test_nobody_is_lost_and_everything_is_sent(
     weights: list[int], acts: list[tuple[str, int, int]]
@@ -84,7 +84,7 @@ def test_nobody_is_lost_and_everything_is_sent(
     assert all(sender.sendable <= 0 for sender in senders) and not turns
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     weights=st.lists(st.integers(1, 4), min_size=2, max_size=8),
     cuts=st.lists(st.integers(1, 2 * QUANTUM), min_size=1, max_size=60),
@@ -102,7 +102,7 @@ def test_shares_of_busy_senders_differ_by_one_quantum_at_most(
         assert max(shares) - min(shares) <= QUANTUM
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     weights=st.lists(st.integers(1, 4), min_size=6, max_size=6),
     acts=ACTS,
@@ -138,7 +138,7 @@ def test_who_sends_a_little_at_a_time_gains_nothing(piece: int) -> None:
     assert busy.sent > 1000 * QUANTUM and nibbler.sent > 500 * piece
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     weights=st.lists(st.integers(1, 4), min_size=1, max_size=20),
     before=st.integers(0, 60),

@@ -108,7 +108,7 @@ ACTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(acts=ACTS)
 def test_bytes_come_out_as_they_came_in_whatever_the_pieces(acts: list[tuple[str, int]]) -> None:
     session = Quiet()

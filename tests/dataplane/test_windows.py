@@ -118,7 +118,7 @@ class Windows(RuleBasedStateMachine):
 
 
 TestWindows = Windows.TestCase
-TestWindows.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWindows.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @given(count=st.integers(1, 40), growth=st.integers(0, 8 * MIB))

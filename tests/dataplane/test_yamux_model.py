@@ -307,7 +307,7 @@ class TwoEnds(RuleBasedStateMachine):
 
 
 TestTwoEnds = TwoEnds.TestCase
-TestTwoEnds.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestTwoEnds.settings = settings(max_examples=80, stateful_step_count=50)
 
 
 _plausible = st.builds(
@@ -322,7 +322,7 @@ _plausible = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     client=st.booleans(),
     pieces=st.lists(st.one_of(_plausible, st.binary(max_size=40)), max_size=30),

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.declaration import Declaration, DeclarationErrors, loads
@@ -47,7 +47,6 @@ def test_any_text_below_a_good_head(text: str) -> None:
     read(HEAD.encode() + text.encode("utf-8", "replace"))
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(FULL.splitlines()) - 1), words | st.text(max_size=20))
 def test_any_value_in_any_line_of_the_full_example(number: int, value: str) -> None:
     rows = FULL.splitlines()
@@ -56,7 +55,6 @@ def test_any_value_in_any_line_of_the_full_example(number: int, value: str) -> N
     read("\n".join(rows).encode("utf-8", "replace"))
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(FULL)), st.integers(0, 200))
 def test_any_hole_in_the_full_example(start: int, length: int) -> None:
     read(FULL[:start] + FULL[start + length :])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from appliance.declaration import DeclarationErrors, loads
@@ -45,7 +45,7 @@ def documents(draw: st.DrawFn) -> str:
     return "".join(f"{indent}{line}\n" if line else "\n" for line in text.split("\n")[:-1])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(documents())
 def test_the_new_text_means_the_same_and_keeps_its_comments(old: str) -> None:
     try:
@@ -63,7 +63,7 @@ def test_the_new_text_means_the_same_and_keeps_its_comments(old: str) -> None:
     assert again.text == migration.text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from([path.read_text() for path in OLD]),
     st.integers(0, 2000),

@@ -416,7 +416,7 @@ def conversation() -> bytes:
     return hand.h2.data_to_send()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.binary(max_size=200), max_size=4), st.booleans(), st.booleans())
 def test_garbage_never_breaks_the_node(chunks: list[bytes], preface: bool, client: bool) -> None:
     if preface:
@@ -424,7 +424,7 @@ def test_garbage_never_breaks_the_node(chunks: list[bytes], preface: bool, clien
     in_virtual_time(chunks, client=client)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_a_damaged_conversation_never_breaks_the_node(rng: random.Random, client: bool) -> None:
     data = bytearray(conversation())

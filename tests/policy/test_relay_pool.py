@@ -373,5 +373,5 @@ class Life(RuleBasedStateMachine):
         assert not any(drop.endpoint in endpoints(self.declared) for drop in shell.drops())
 
 
-Life.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+Life.TestCase.settings = settings(max_examples=60, stateful_step_count=50)
 TestLife = Life.TestCase
