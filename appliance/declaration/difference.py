@@ -9,11 +9,9 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.declaration.kinds import Section
 from appliance.declaration.listeners import Listener, listeners
 from appliance.declaration.model import Declaration
-from appliance.declaration.schema import spell
-from appliance.declaration.settings import walk
+from appliance.declaration.sections import Section, spell, walk
 from appliance.sizing.model import Plan, Step
 from appliance.sizing.profile import Profile
 

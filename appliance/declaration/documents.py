@@ -15,10 +15,11 @@ from typing import Final
 
 from appliance.declaration.faults import START, FileFault, Mark
 from appliance.declaration.hardware import HardwareProfile, written_profile
-from appliance.declaration.kinds import Reading, Section
+from appliance.declaration.kinds import Reading
 from appliance.declaration.model import API_VERSION, KIND, Declaration
 from appliance.declaration.model_machine import MachineSpec, ReadMachine, read_machine
 from appliance.declaration.nodes import Document, Mapping, Node, Scalar, describe
+from appliance.declaration.sections import Section
 from appliance.declaration.versions import Upgraded, upgrade
 from appliance.sizing.profile import Profile
 

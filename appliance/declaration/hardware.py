@@ -17,11 +17,11 @@ from appliance.declaration.kinds import (
     OrNone,
     Reading,
     Schema,
-    Section,
     Text,
     suggestion,
 )
 from appliance.declaration.nodes import Mapping, Node, Scalar, describe
+from appliance.declaration.sections import Section
 from appliance.declaration.settings import REQUIRED, Setting, settings_of
 from appliance.sizing.catalogue import CATALOGUE
 from appliance.sizing.profile import ARCHITECTURES, STORAGES, Profile

@@ -15,15 +15,12 @@ from typing import Any, Final
 
 from appliance.declaration.faults import FileFault, Mark
 from appliance.declaration.nodes import (
-    Mapping,
     Node,
     Scalar,
     Sequence,
-    child,
     describe,
     shape,
 )
-from appliance.declaration.settings import settings_of
 from appliance.sizing.profile import Profile
 
 Schema = dict[str, Any]
@@ -241,63 +238,6 @@ class OrNone(Kind):
         return {"anyOf": [self.inner.schema(), none]}
 
 
-class Section(Kind):
-    """A mapping whose fields are the settings of a dataclass; an empty value is an empty one."""
-
-    noun = "a mapping of fields"
-
-    def __init__(self, cls: type, *, secret: bool = False) -> None:
-        self.cls, self._secret = cls, secret
-
-    @property
-    def secret(self) -> bool:
-        return self._secret or any(
-            setting.kind.secret for setting in settings_of(self.cls).values()
-        )
-
-    def read(self, node: Node, path: str, reading: Reading) -> Any:
-        if isinstance(node, Scalar) and node.tag == "null":
-            node = Mapping(node.mark, ())
-        if not isinstance(node, Mapping):
-            return self.bad(node, path, reading)
-        self.read_fields(node, path, reading)
-        return None
-
-    def read_fields(self, node: Mapping, path: str, reading: Reading) -> None:
-        """Each field's value goes to `reading.values` under its path, its place to `marks`."""
-        known = settings_of(self.cls)
-        kinds = [setting.kind for setting in known.values()]
-        holds_secret = self._secret or any(
-            kind.secret for kind in kinds if not isinstance(kind, Section)
-        )
-        seen: set[str] = set()
-        for key, value_node in node.entries:
-            below = child(path, key.text)
-            if key.text not in known:
-                if holds_secret and not _FIELD_NAME.fullmatch(key.text):
-                    below = child(path, "?")  # `{key:SECRET}` lacks a space
-                hint = _ELSEWHERE.get(below) or suggestion(key.text, known)
-                reading.wrong(key.mark, below, "unknown field" + hint)
-                continue
-            seen.add(key.text)
-            reading.marks[below] = value_node.mark
-            kind = known[key.text].kind
-            empty = isinstance(value_node, Scalar) and value_node.tag == "null"
-            if empty and isinstance(kind, ListOf):
-                continue
-            value = kind.read(value_node, below, reading)
-            if value is not INVALID and not isinstance(kind, Section):
-                reading.values[below] = value
-        for name, setting in known.items():
-            if setting.required and name not in seen:
-                reading.wrong(node.mark, child(path, name), "is missing")
-
-    def schema(self) -> Schema:
-        from appliance.declaration.schema import section_schema
-
-        return section_schema(self.cls)
-
-
 def suggestion(word: str, known: Iterable[object]) -> str:
     """`; did you mean 'relays'?` when something known is close to `word`, else nothing."""
     import difflib
@@ -307,17 +247,5 @@ def suggestion(word: str, known: Iterable[object]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f" (known here: {', '.join(names)})"
 
 
-# Names that are close to another field than the one that is meant.
-_ELSEWHERE: Final = {
-    "caps.inbound_private": "; this is bridge.private_inbound_target",
-    "caps.per_relay_inbound": "; this is bridge.per_relay_inbound",
-    "spec": "; what it holds belongs beside metadata",
-    **dict.fromkeys(
-        ("wifi.passphrase", "wifi.password", "wifi.psk"),
-        "; the passphrase is the content of the file wifi-passphrase beside this one",
-    ),
-}
-
-_FIELD_NAME: Final = re.compile(r"[a-z][a-z_-]{0,30}")
 _NUMBER: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 _TAG_NAMES: Final = {"int": "a number", "float": "a number", "bool": "a truth value"}

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from appliance.declaration import checks, documents
 from appliance.declaration.faults import START, DeclarationErrors, FileFault, Mark
-from appliance.declaration.kinds import Reading, Section
+from appliance.declaration.kinds import Reading
 from appliance.declaration.model import Declaration
 from appliance.declaration.model_machine import MachineSpec, ReadMachine
 from appliance.declaration.nodes import MAX_BYTES, UnreadableError, compose
 from appliance.declaration.secrets import SecretFile
+from appliance.declaration.sections import Section
 from appliance.declaration.settings import Computed, settings_of
 from appliance.declaration.versions import Upgraded
 from appliance.errors import ApplianceError

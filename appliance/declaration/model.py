@@ -24,7 +24,6 @@ from appliance.declaration.kinds import (
     ListOf,
     OrNone,
     PathText,
-    Section,
     Text,
 )
 from appliance.declaration.kinds_address import endpoint_kind, node_peer_kind
@@ -32,6 +31,7 @@ from appliance.declaration.model_bridge import BridgeSpec, RelaySpec
 from appliance.declaration.model_caps import CapsSpec
 from appliance.declaration.model_discovery import DiscoverySpec
 from appliance.declaration.secrets import SecretFile, SecretFileKind
+from appliance.declaration.sections import Section
 from appliance.declaration.settings import NETWORK, Computed, Setting, Values
 from appliance.network import Endpoint, Network
 from appliance.sizing.profile import Profile

@@ -12,7 +12,6 @@ from appliance.declaration.kinds import (
     ListOf,
     Number,
     OrNone,
-    Section,
 )
 from appliance.declaration.kinds_address import (
     endpoint_kind,
@@ -20,6 +19,7 @@ from appliance.declaration.kinds_address import (
     peer_kind,
     relay_kind,
 )
+from appliance.declaration.sections import Section
 from appliance.declaration.settings import NETWORK, Computed, Setting, Values
 from appliance.network import Endpoint
 

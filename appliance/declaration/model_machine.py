@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from appliance.declaration.faults import FileFault, Mark
-from appliance.declaration.kinds import Boolean, OrNone, Reading, Section, Text
+from appliance.declaration.kinds import Boolean, OrNone, Reading, Text
 from appliance.declaration.kinds_machine import (
     IpAddress,
     IpInterface,
@@ -21,6 +21,7 @@ from appliance.declaration.kinds_machine import (
 )
 from appliance.declaration.nodes import Mapping
 from appliance.declaration.publickeys import PublicKey
+from appliance.declaration.sections import Section
 from appliance.declaration.settings import Setting, settings_of
 
 MAX_KEYS: Final = 32

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import Enum
-from typing import Any
 
 from appliance.declaration.documents import ENVELOPE, KINDS
-from appliance.declaration.kinds import Schema, Section
-from appliance.declaration.settings import Computed, Setting, settings_of
+from appliance.declaration.kinds import Schema
+from appliance.declaration.sections import section_schema
 
 
 def document_schema() -> Schema:
@@ -52,67 +50,6 @@ def _kind_schema(kind: str, cls: type) -> Schema:
         "required": [*envelope, *body.get("required", ())],
         "properties": {**envelope, **body["properties"]},
     }
-
-
-def section_schema(cls: type) -> Schema:
-    """The schema of the mapping whose fields are the settings of `cls`."""
-    settings = settings_of(cls)
-    required = [name for name, setting in settings.items() if setting.required]
-    schema: Schema = {
-        "type": "object" if required else ["object", "null"],
-        "additionalProperties": False,
-        "properties": {name: _field_schema(setting) for name, setting in settings.items()},
-    }
-    return schema | ({"required": required} if required else {})
-
-
-def default_text(setting: Setting) -> str:
-    """The default in words, as a file would spell it; empty for sections and required fields."""
-    default = setting.default
-    if isinstance(default, Computed):
-        return default.text
-    if setting.required or isinstance(setting.kind, Section):
-        return ""
-    return spell(default)
-
-
-def spell(value: object) -> str:
-    """A typed value as YAML would have it."""
-    if isinstance(value, tuple):
-        return "[" + ", ".join(spell(item) for item in value) + "]"
-    if isinstance(value, bool | type(None)):
-        return json.dumps(value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value.value if isinstance(value, Enum) else value)
-
-
-def _field_schema(setting: Setting) -> Schema:
-    schema: Schema = {"description": _description(setting)}
-    default = setting.default
-    if not (setting.required or isinstance(default, Computed) or isinstance(setting.kind, Section)):
-        schema["default"] = _plain(default)
-    return schema | setting.kind.schema()
-
-
-def _description(setting: Setting) -> str:
-    parts = [setting.doc]
-    if setting.unit:
-        parts.append(f"Unit: {setting.unit}.")
-    if text := default_text(setting):
-        because = f" ({setting.because})" if setting.because else ""
-        parts.append(f"Default: {text}{because}.")
-    if setting.example:
-        parts.append(f"Example: {setting.example}")
-    return " ".join(parts)
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool | int | float | type(None)):
-        return value
-    return spell(value)
 
 
 def main() -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from appliance.declaration.kinds import Kind
+from appliance.declaration.kinds import Kind
 
 
 class _Required:
@@ -65,14 +64,3 @@ def settings_of(cls: type) -> dict[str, Setting]:
         extras = getattr(hints[field.name], "__metadata__", ())
         found[field.name] = next(extra for extra in extras if isinstance(extra, Setting))
     return found
-
-
-def walk(cls: type, prefix: str = "") -> Iterator[tuple[str, Setting]]:
-    """Every setting below `cls` with its dotted path; a section before its fields."""
-    from appliance.declaration.kinds import Section
-
-    for name, setting in settings_of(cls).items():
-        path = f"{prefix}{name}"
-        yield path, setting
-        if isinstance(setting.kind, Section):
-            yield from walk(setting.kind.cls, f"{path}.")

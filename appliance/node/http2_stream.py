@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import h2.errors
 import trio
 
 from appliance.errors import StreamReset
 
-if TYPE_CHECKING:
-    from appliance.node.http2 import Http2Connection
-
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Carrier(Protocol):
+    """What a stream asks of the connection that carries it."""
+
+    lost: str | None
+
+    def send_headers(self, stream: Http2Stream, headers: Headers, *, end: bool = False) -> None: ...
+    async def send_data(self, stream: Http2Stream, data: bytes) -> None: ...
+    def send_end(self, stream: Http2Stream) -> None: ...
+    def reset_stream(self, stream: Http2Stream, code: h2.errors.ErrorCodes) -> None: ...
+    def give_credit(self, stream_id: int, credit: int) -> None: ...
 
 
 class Http2Stream:
     """One stream. One task may receive while another sends."""
 
-    def __init__(self, connection: Http2Connection, stream_id: int) -> None:
+    def __init__(self, connection: Carrier, stream_id: int) -> None:
         self.stream_id = stream_id
         self.headers: Headers | None = None  # of the peer
         self.trailers: Headers | None = None

@@ -14,7 +14,8 @@ from appliance.declaration.model import KIND
 from appliance.declaration.nodes import compose, plain
 from appliance.declaration.reference import insert
 from appliance.declaration.schema import document_schema
-from appliance.declaration.settings import settings_of, walk
+from appliance.declaration.sections import walk
+from appliance.declaration.settings import settings_of
 from tests.declaration.test_faults import HEAD
 from tests.declaration.test_load import EXAMPLES, ROOT
 from tests.declaration.test_wrong import WRONG

@@ -19,11 +19,11 @@ import pytest
 
 from appliance.declaration import DeclarationErrors, Secret, SecretFile, loads
 from appliance.declaration.documents import KINDS
-from appliance.declaration.kinds import Section
 from appliance.declaration.reference import reference
 from appliance.declaration.schema import document_schema
 from appliance.declaration.secrets import complaint_about, looks_like_secret
-from appliance.declaration.settings import Setting, settings_of, walk
+from appliance.declaration.sections import Section, walk
+from appliance.declaration.settings import Setting, settings_of
 from appliance.errors import ApplianceError
 from tests.declaration.test_faults import HEAD
 

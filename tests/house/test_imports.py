@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -134,6 +135,38 @@ def test_imports_point_down() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_file_needs_itself() -> None:
+    trees = {dotted(path): parsed(path) for path in modules()}
+    needs = {name: needed(tree, trees.keys()) for name, tree in trees.items()}
+    assert not circles(needs)
+
+
+def needed(tree: ast.Module, files: Collection[str]) -> set[str]:
+    """Which of `files` a module names, wherever in it; a package only if it wants what the
+    package's own file holds."""
+    named = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            named |= inner if inner <= set(files) else inner | {node.module}
+    return named & set(files)
+
+
+def circles(needs: dict[str, set[str]]) -> set[str]:
+    """Those that are on a way back to themselves, and those between two such ways."""
+    left = dict(needs)
+    while True:
+        wanted = set().union(*left.values()) if left else set()
+        ends = {name for name, others in left.items() if not others & left.keys()}
+        ends |= left.keys() - wanted
+        if not ends:
+            return set(left)
+        for name in ends:
+            del left[name]
+
+
 def test_rooms_without_io_only_decide() -> None:
     inside = {path: str(path.relative_to(PACKAGE)) for path in modules()}
     wrong = [
@@ -186,6 +219,10 @@ def test_the_checks_see_what_they_are_for() -> None:
         "appliance.wire.x", ast.parse("import random\nrng: random.Random\nrng.random()")
     )
     assert not deeds("appliance.wire.x", ast.parse("import hashlib, struct"))
+    lazy = ast.parse("def f():\n    from appliance.wire import pb\n    import os")
+    assert needed(lazy, {"appliance.wire", "appliance.wire.pb"}) == {"appliance.wire.pb"}
+    assert needed(lazy, {"appliance.wire"}) == {"appliance.wire"}
+    assert circles({"a": {"b"}, "b": {"c", "x"}, "c": {"b"}, "x": set()}) == {"b", "c"}
     for text in (
         "import appliance.bridge.stock",
         "from appliance.bridge import stock",
