@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from itertools import compress, islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from appliance.addresses.arrays import gather
 from appliance.addresses.buckets import (
@@ -30,7 +30,6 @@ from appliance.addresses.weights import is_terrible
 LOOKED_AT: Final = 8  # rows of a full bucket that a newcomer is compared with
 
 _DECLARED: Final = Source.DECLARED.rank
-_INVERSE: Final = bytes((1, 0)) + bytes(254)
 _HIGH: Final = 0 if BIG_ENDIAN else 1
 
 
@@ -51,6 +50,19 @@ class Placed(NamedTuple):
             array("I", compress(self.groups, good)),
             array(self.networks.typecode, compress(self.networks, good)),
         )
+
+    def cut(self, places: Sequence[int]) -> Placed:
+        """Those at `places`, which rise: they leave it."""
+        columns: list[MutableSequence[Any]] = [self.keys, self.buckets, self.groups]
+        if self.networks is not self.groups:
+            columns.append(self.networks)
+        keys, buckets, groups, *others = ([column[n] for n in places] for column in columns)
+        for column in columns:
+            for place in reversed(places):
+                del column[place]
+        group_of = array("I", groups)
+        networks = array(self.networks.typecode, others[0]) if others else group_of
+        return Placed(keys, array("I", buckets), group_of, networks)
 
 
 class Entering(Buckets):
@@ -140,7 +152,7 @@ class Entering(Buckets):
         self, wanted: Placed, source: int, now: int, rank: int
     ) -> tuple[list[bytes], Placed | None]:
         """Enter those that are in the index and that nothing is in the way of; the keys of these,
-        and the others, which leave the index again."""
+        and the others, which leave the index and `wanted`."""
         last, fill = self._last, self._fill
         counts = self._four if self.systems is None else self._others
         first = row = len(self.bucket)
@@ -156,25 +168,22 @@ class Entering(Buckets):
             fill[bucket] = place + 1
             counts[network] = size + 1
             row += 1
-        placed, others = wanted, None
-        if late:
-            good = bytearray(b"\1" * len(wanted.keys))
-            for number in late:
-                good[number] = 0
-            placed, others = wanted.chosen(good), wanted.chosen(good.translate(_INVERSE))
+        others = wanted.cut(late) if late else None
+        if others is not None:
             for key in others.keys:
                 del self._where[hash(key)]
-            self._note(placed.keys, first, len(placed.keys))
+            moved = wanted.keys[late[0] :]
+            self._note(moved, first + late[0], len(moved))
         more = row - first
         self._sources[source % SOURCES] += more
-        self.keys += b"".join(placed.keys)
-        self.bucket.extend(placed.buckets)
-        self.group.extend(placed.groups)
+        self.keys += b"".join(wanted.keys)
+        self.bucket.extend(wanted.buckets)
+        self.group.extend(wanted.groups)
         self._before.extend(array("I", links))
         constants = (source, now, 0, 0, 0, 0, rank)
         for column, value in zip(self._row_arrays()[2:], constants, strict=True):
             column.extend(array(column.typecode, (value,)) * more)
-        return placed.keys, others
+        return wanted.keys, others
 
     def _one_by_one(
         self,
