@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,7 @@ _SCRATCH_SIZE: Final = "512m"
 # Empty or unimportant on nearly every system; the first that hides nothing we need is covered.
 _SCRATCH_PLACES: Final = ("/mnt", "/media", "/srv", "/opt", "/run")
 _GRACE: Final = 5.0
+_BY_SIGNAL: Final = 128  # what shells add to the number of the signal that ended a process
 
 Message = dict[str, Any]
 Send = Callable[[Message], None]
@@ -84,7 +86,8 @@ def _listen(
         data = os.read(process.stdout.fileno(), 65536)
         if not data:
             code = process.wait()
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            signalled = -code if code < 0 else code - _BY_SIGNAL
+            how = f"signal {signalled}" if signalled > 0 else f"exit code {code}"
             raise WorldFailed(f"the laboratory's world ended without a result ({how})")
         pending += data
         while (end := pending.find(b"\n")) >= 0:
@@ -159,7 +162,8 @@ def _guard(child: int) -> int:
     if sys.stdin in ended:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    return 0 if status == 0 else 1
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else _BY_SIGNAL - code
 
 
 def main() -> int:
@@ -177,6 +181,8 @@ def main() -> int:
     try:
         code = _init(target, order)
     finally:
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()  # a defect of ours: nobody above is left to show it
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
