@@ -14,8 +14,8 @@ from appliance.errors import ApplianceError
 from appliance.image.build import build
 from appliance.image.cache import default
 from appliance.image.compare import allowances, compare, compare_builds, main, told
+from tests.images.conftest import request
 from tests.images.disks import MIB, pack
-from tests.images.requests import wanted
 
 # A disk with one of each file system that an image has.
 _TABLE = """\
@@ -181,7 +181,7 @@ def test_two_builds_are_the_same() -> None:
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept, prefix=".twice-") as name:
         place = Path(name)
-        one = wanted("public-relay", "x86-64", place / "one")
+        one = request("public-relay", "x86-64", place / "one")
         other = replace(one, out=place / "other", cache=place / "cache")
         build(one)
         build(other)
