@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("lab")]
 
 
 def inside(function: str, **order: Any) -> dict[str, Any]:
-    return world.run(f"tests.lab.inside:{function}", order, print, 30)
+    return world.run(f"tests.lab.inside:{function}", order, print, 120)
 
 
 def test_a_home_reaches_the_relay_from_its_routers_address_and_its_own_port() -> None:
