@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,7 @@ _SSH_PORT: Final = 22
 _PAGE: Final = 4096
 _SETTLED: Final = 900  # seconds until every unit has started; emulation is slow
 _CONNECT: Final = 5.0
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Wrong(Exception):
@@ -32,6 +34,8 @@ class Booted:
     shell: Shell
     data: Partition | None
     """Its data partition as it is in the image, before it grew."""
+    console: Callable[[], str]
+    """What it showed there until now."""
     _plan: Mapping[str, Any] | None = None
 
     @property
@@ -227,6 +231,15 @@ async def data(booted: Booted) -> str:
     return f"grown from {booted.data.size // mib} to {size // mib} MiB on first boot"
 
 
+async def off(booted: Booted) -> str:
+    """Of a machine that is off again: everything in it came to its end."""
+    shown = _COLOURS.sub("", booted.console())
+    failed = [line.strip() for line in shown.splitlines() if "[FAILED]" in line]
+    if failed:
+        raise Wrong(f"its console said {failed[-1]}")
+    return "every unit ended, every file system is unmounted"
+
+
 CHECKS: Final = (
     Check("login", key_only),
     Check("units", units),
@@ -239,6 +252,8 @@ CHECKS: Final = (
     Check("root", root),
     Check("data", data),
 )
+OFF: Final = Check("off", off)
+"""After the machine was switched off."""
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str, str]]:

@@ -23,7 +23,7 @@ from appliance.declaration.hardware import DETECT
 from appliance.declaration.load import loads
 from appliance.errors import ApplianceError
 from appliance.image import netlab, pi_check
-from appliance.image.boot_checks import CHECKS, Booted, Check, Wrong
+from appliance.image.boot_checks import CHECKS, OFF, Booted, Check, Wrong
 from appliance.image.guest_shell import Door, logged_in, make_key
 from appliance.image.imagefile import unpacked
 from appliance.image.partitions import ESP, FatFiles, Table, read_table
@@ -145,11 +145,12 @@ async def _perform(order: Order, scratch: Path, report: Report) -> None:
                 report.time_to_ssh_s = round(trio.current_time() - began, 1)
                 said = f"the first login after {report.time_to_ssh_s:.0f} s"
                 _tell(order, report, "boot", said, passed=True)
-                booted = Booted(shell, table.data)
+                booted = Booted(shell, table.data, machine.console.text)
                 for check in CHECKS:
                     machine.check()
                     await _judge(order, report, check, booted)
             await machine.power_down(_OFF)
+            await _judge(order, report, OFF, booted)
 
 
 def _pi(order: Order, report: Report, disk: Path, table: Table, scratch: Path) -> Kernel:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from appliance.image.boot_checks import Setting, settings, tcp_at
+from typing import cast
+
+import pytest
+
+from appliance.image.boot_checks import OFF, Booted, Setting, Wrong, settings, tcp_at
+from appliance.image.guest_shell import Shell
 
 FILE = """\
 # Made by role hardening.
@@ -35,3 +40,16 @@ def test_a_port_for_an_address_that_the_guest_has_not_is_not_expected_to_be_open
         {"owner": "wifi", "address": "0.0.0.0", "port": 68, "transport": "udp"},
     ]
     assert tcp_at("192.0.2.10", listeners) == {16112, 16121}
+
+
+OK = "[\x1b[0;32m  OK  \x1b[0m] Unmounted \x1b[0;1;39mtmp.mount\x1b[0m - Temporary Directory /tmp."
+BAD = "[\x1b[0;1;31mFAILED\x1b[0m] Failed unmounting \x1b[0;1;39mvar.mount\x1b[0m - /var."
+NO_SHELL = cast("Shell", None)  # it is off
+
+
+async def test_what_a_machine_could_not_end_is_told() -> None:
+    off = Booted(NO_SHELL, None, lambda: f"{OK}\n[  701.47] reboot: Power down\n")
+    assert "unmounted" in await OFF.judge(off)
+    stuck = Booted(NO_SHELL, None, lambda: f"{BAD}\n{OK}\n[  701.47] reboot: Power down\n")
+    with pytest.raises(Wrong, match=r"\[FAILED\] Failed unmounting var.mount - /var\.$"):
+        await OFF.judge(stuck)
