@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import select
@@ -186,4 +187,10 @@ def linger(order: Order, send: Send) -> dict[str, Any]:
         if order.get("raise"):
             raise RuntimeError("a bug in the laboratory")
         time.sleep(600)
+    return {}
+
+
+def crash(order: Order, send: Send) -> dict[str, Any]:
+    """Die of a signal that also the first process of a namespace dies of."""
+    ctypes.string_at(0)
     return {}

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("lab")]
 
 
 def inside(function: str, **order: Any) -> dict[str, Any]:
+    # Seconds, and many times what it takes: a loaded machine is not a fault.
     return world.run(f"tests.lab.inside:{function}", order, print, 120)
 
 

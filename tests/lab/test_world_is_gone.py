@@ -133,15 +133,19 @@ def test_after_ctrl_c(footprint: Footprint, outer: subprocess.Popen[str]) -> Non
     footprint.assert_gone()
 
 
-def test_after_a_bug_in_the_laboratory(footprint: Footprint) -> None:
-    with pytest.raises(world.WorldFailed, match="ended without a result"):
-        world.run(
-            "tests.lab.inside:linger",
-            {"marker": footprint.marker, "raise": True},
-            footprint.saw,
-            30,
-        )
+def test_after_a_bug_in_the_laboratory(
+    footprint: Footprint, capfd: pytest.CaptureFixture[str]
+) -> None:
+    order = {"marker": footprint.marker, "raise": True}
+    with pytest.raises(world.WorldFailed, match=r"ended without a result \(exit code 1\)"):
+        world.run("tests.lab.inside:linger", order, footprint.saw, 30)
+    assert "RuntimeError: a bug in the laboratory" in capfd.readouterr().err
     footprint.assert_gone()
+
+
+def test_a_crash_is_told_by_its_signal() -> None:
+    with pytest.raises(world.WorldFailed, match=rf"\(signal {signal.SIGSEGV:d}\)"):
+        world.run("tests.lab.inside:crash", {}, print, 30)
 
 
 def test_after_the_time_limit(footprint: Footprint) -> None:
