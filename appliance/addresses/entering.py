@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, MutableSequence, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress, islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from appliance.addresses.arrays import gather
 from appliance.addresses.buckets import (
@@ -53,16 +53,15 @@ class Placed(NamedTuple):
 
     def cut(self, places: Sequence[int]) -> Placed:
         """Those at `places`, which rise: they leave it."""
-        columns: list[MutableSequence[Any]] = [self.keys, self.buckets, self.groups]
-        if self.networks is not self.groups:
-            columns.append(self.networks)
-        keys, buckets, groups, *others = ([column[n] for n in places] for column in columns)
-        for column in columns:
-            for place in reversed(places):
-                del column[place]
-        group_of = array("I", groups)
-        networks = array(self.networks.typecode, others[0]) if others else group_of
-        return Placed(keys, array("I", buckets), group_of, networks)
+        leaves = bytearray(len(self.keys))
+        for place in places:
+            leaves[place] = 1
+        gone = self.chosen(leaves)
+        for place in reversed(places):
+            del self.keys[place], self.buckets[place], self.groups[place]
+            if self.networks is not self.groups:
+                del self.networks[place]
+        return gone
 
 
 class Entering(Buckets):

@@ -14,13 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.declaration.faults import FileFault, Mark
-from appliance.declaration.nodes import (
-    Node,
-    Scalar,
-    Sequence,
-    describe,
-    shape,
-)
+from appliance.declaration.nodes import Node, Scalar, Sequence, describe, shape
 from appliance.sizing.profile import Profile
 
 Schema = dict[str, Any]
