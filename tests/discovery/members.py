@@ -14,6 +14,7 @@ import trio
 
 from appliance.addresses.model import Want
 from appliance.addresses.store import AddressBook
+from appliance.addresses.systems import AutonomousSystems
 from appliance.bridge.circuits import CircuitAcceptor
 from appliance.bridge.host import Host
 from appliance.bridge.kaspa import KaspaStreams
@@ -62,9 +63,12 @@ class Member:
 class Town:
     """Makes members; everything ends with the block that made it."""
 
-    def __init__(self, world: World, directory: Path) -> None:
+    def __init__(
+        self, world: World, directory: Path, systems: AutonomousSystems | None = None
+    ) -> None:
         self.world = world
         self._directory = directory
+        self._systems = systems
         self._made = 0
         self.books: list[AddressBook] = []
 
@@ -80,7 +84,8 @@ class Town:
         self._made += 1
         place = Endpoint(f"127.{self._made}.0.1", 0)
         host = await self.world.host(listen=[place])
-        book = AddressBook.open(self._directory / f"book{self._made}", network, allow_private=True)
+        directory = self._directory / f"book{self._made}"
+        book = AddressBook.open(directory, network, allow_private=True, systems=self._systems)
         self.books.append(book)
         relay = RelayService(host, RELAY_LIMITS)
         rng = random.Random(self._made)
@@ -128,12 +133,14 @@ class Town:
 
 
 @asynccontextmanager
-async def town(directory: Path, seconds: float = 60.0) -> AsyncIterator[Town]:
+async def town(
+    directory: Path, seconds: float = 60.0, *, systems: AutonomousSystems | None = None
+) -> AsyncIterator[Town]:
     """Nobody yet."""
     books: list[AddressBook] = []
     try:
         async with small_world(seconds) as world:
-            made = Town(world, directory)
+            made = Town(world, directory, systems)
             books = made.books
             yield made
     finally:

@@ -6,13 +6,13 @@ import random
 from pathlib import Path
 from typing import Any
 
-from appliance.addresses.store import AddressBook
 from appliance.addresses.systems import AutonomousSystems
 from appliance.discovery.shelf import TELLER_SHARE, Held, Shelf
-from appliance.network import Endpoint, Network
+from appliance.network import Endpoint
 from appliance.wire.gossip import Ask, Wanted
 from appliance.wire.records import CapabilityRecord, withdrawal
 from appliance.wire.ways import RelayWay
+from tests.discovery.members import town
 from tests.wire.signing import NOW, peer, private, record
 
 RNG = random.Random(1)
@@ -96,11 +96,11 @@ def test_many_relays_of_one_network_do_not_crowd_the_answer() -> None:
     assert {said.peer_id for said in honest} <= set(chosen)
 
 
-def test_relays_of_one_system_do_not_crowd_the_answer(tmp_path: Path) -> None:
+async def test_relays_of_one_system_do_not_crowd_an_agents_answer(tmp_path: Path) -> None:
     """Each in a /16 of its own; the operator's table knows that they are one provider's."""
     systems = AutonomousSystems([b"203.0.0.0/9 AS666\n"])
-    with AddressBook.open(tmp_path / "book", Network.SIMNET, systems=systems) as book:
-        shelf = Shelf(network=book.network_of)
+    async with town(tmp_path, systems=systems) as here:
+        shelf = (await here.member(public=False)).discovery.shelf
         for number in range(100):
             shelf.hold(held(relay(number, number), f"teller{number}"), NOW)
         honest = [relay(number, 200 + number) for number in range(7)]
