@@ -1,1 +1,1 @@
-"""Plan → bootable image. Comes with the image issue; nothing here yet."""
+"""Declaration → bootable image: built, booted and judged, compared, flashed."""

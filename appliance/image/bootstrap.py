@@ -31,6 +31,8 @@ _CARRIED: Final = ("Proxy", "Acquire::Check-", "Acquire::https::CA")
 # The kernel's own hooks make no initrd: that is done once, late, from everything that is there.
 _ENVIRONMENT: Final = {"INITRD": "No", "LC_ALL": "C.UTF-8"}
 _BUILD_CONF: Final = "etc/apt/apt.conf.d/00build"
+_PACKAGES_LAST: Final = 7 * 86_400.0
+"""Seconds: as long as Debian's security archive lets its own lists be used (their Valid-Until)."""
 
 
 def tools_root(cache: Cache, steps: Steps, project: Path, sources: str, *, fresh: bool) -> Path:
@@ -41,7 +43,8 @@ def tools_root(cache: Cache, steps: Steps, project: Path, sources: str, *, fresh
     def make(directory: Path) -> None:
         _mmdebstrap(steps, directory, sources, wanted)
 
-    return cache.entry("tools", [SUITE, sources, wanted], make, fresh=fresh) / "root"
+    inputs = [SUITE, sources, wanted]
+    return cache.entry("tools", inputs, make, fresh=fresh, lasts=_PACKAGES_LAST) / "root"
 
 
 def target_root(
@@ -64,7 +67,9 @@ def target_root(
         _mmdebstrap(steps, directory, sources, wanted, _for(target, helper))
 
     inputs = [SUITE, sources, wanted, _LEFT_OUT]
-    root = cache.entry(f"root-{target.debian}", inputs, make, fresh=fresh) / "root"
+    name = f"root-{target.debian}"
+    shared = cache.entry(name, inputs, make, fresh=fresh, lasts=_PACKAGES_LAST)
+    root = shared / "root"
     if not target.later:
         return root
     more = packages(project, target.later)
@@ -74,7 +79,8 @@ def target_root(
         steps.run(["cp", "--archive", "--reflink=auto", root, copy])
         install(steps, copy, more, helper)
 
-    return cache.entry(f"root-{target.name}", [root.parent.name, more], add, fresh=fresh) / "root"
+    grounds = [shared.name, shared.stat().st_mtime_ns, more]
+    return cache.entry(f"root-{target.name}", grounds, add) / "root"
 
 
 def install(steps: Steps, root: Path, wanted: list[str], helper: Native | None) -> None:

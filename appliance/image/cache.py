@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,16 +45,17 @@ class Cache:
         make: Callable[[Path], None],
         *,
         fresh: bool = False,
+        lasts: float = math.inf,
     ) -> Path:
-        """The directory made from `inputs` (JSON); `make` fills it unless it is there, or `fresh`.
+        """The directory made from `inputs` (JSON); `make` fills it unless it is there.
 
-        A second build waits for the first. An older entry of the same name goes when a new one is
-        whole.
+        It is made anew if `fresh`, and `lasts` seconds after it was made. A second build waits for
+        the first. An older entry of the same name goes when a new one is whole.
         """
         text = json.dumps(inputs, sort_keys=True)
         path = self.directory / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:_KEY]}"
         with self._locked(name):
-            if path.is_dir() and not fresh:
+            if path.is_dir() and not fresh and time.time() - path.stat().st_mtime < lasts:
                 return path
             partial = self.directory / f".{name}.partial"
             remove(partial)

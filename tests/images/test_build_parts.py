@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,6 +37,23 @@ def test_an_entry_is_made_once_and_replaces_the_older(tmp_path: Path) -> None:
     assert not first.exists()
     assert (second / "file").read_text() == "made"
     assert other.exists()
+
+
+def test_packages_of_last_week_are_fetched_anew(tmp_path: Path) -> None:
+    week, made = 7 * 86_400, list[Path]()
+
+    def make(directory: Path) -> None:
+        made.append(directory)
+
+    cache = Cache(tmp_path)
+    entry = cache.entry("tools", [], make, lasts=week)
+    os.utime(entry, (time.time() - week + 60,) * 2)
+    assert cache.entry("tools", [], make, lasts=week) == entry
+    assert len(made) == 1
+    os.utime(entry, (time.time() - week - 60,) * 2)
+    for _ in range(2):
+        assert cache.entry("tools", [], make, lasts=week) == entry
+        assert len(made) == 2
 
 
 def test_an_entry_is_whole_or_not_there(tmp_path: Path) -> None:

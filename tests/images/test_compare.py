@@ -183,13 +183,13 @@ def test_what_stands_beside_the_image_is_compared_too(
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
 def test_two_builds_are_the_same() -> None:
-    """The second shares nothing with the first: packages, wheels' venv and root are made anew."""
+    """They share nothing: packages, wheels' venv and root are made anew for each."""
     kept = default()
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept, prefix=".twice-") as name:
         place = Path(name)
-        one = request("public-relay", "x86-64", place / "one")
-        other = replace(one, out=place / "other", cache=place / "cache")
+        one = replace(request("public-relay", "x86-64", place / "one"), cache=place / "one-cache")
+        other = replace(one, out=place / "other", cache=place / "other-cache")
         build(one)
         build(other)
         assert list(told(compare_builds(one.out, other.out, allowances()), "builds")) == [
