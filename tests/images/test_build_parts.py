@@ -16,9 +16,13 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ApplianceError
+from appliance.image.bootstrap import tools_root
 from appliance.image.cache import Cache
 from appliance.image.rootfs import drop_idle_profiles, overlay
+from appliance.image.sources import SUITE
 from appliance.image.steps import Steps
+from appliance.image.targets import packages
+from tests.images.conftest import PROJECT
 
 
 def test_an_entry_is_made_once_and_replaces_the_older(tmp_path: Path) -> None:
@@ -40,20 +44,17 @@ def test_an_entry_is_made_once_and_replaces_the_older(tmp_path: Path) -> None:
 
 
 def test_packages_of_last_week_are_fetched_anew(tmp_path: Path) -> None:
-    week, made = 7 * 86_400, list[Path]()
-
-    def make(directory: Path) -> None:
-        made.append(directory)
-
-    cache = Cache(tmp_path)
-    entry = cache.entry("tools", [], make, lasts=week)
-    os.utime(entry, (time.time() - week + 60,) * 2)
-    assert cache.entry("tools", [], make, lasts=week) == entry
-    assert len(made) == 1
-    os.utime(entry, (time.time() - week - 60,) * 2)
-    for _ in range(2):
-        assert cache.entry("tools", [], make, lasts=week) == entry
-        assert len(made) == 2
+    """What was kept stays until the new is whole, which it never is where nothing can be had."""
+    cache, steps = Cache(tmp_path), Steps(tmp_path / "log", total=1, stream=io.StringIO())
+    nowhere, week = "Types: none\n", 7 * 86_400
+    inputs = [SUITE, nowhere, packages(PROJECT, ("tools",))]
+    kept = cache.entry("tools", inputs, lambda directory: (directory / "root").mkdir())
+    os.utime(kept, (time.time() - week + 60,) * 2)
+    assert tools_root(cache, steps, PROJECT, nowhere, fresh=False) == kept / "root"
+    os.utime(kept, (time.time() - week - 60,) * 2)
+    with pytest.raises(ApplianceError, match="mmdebstrap"):
+        tools_root(cache, steps, PROJECT, nowhere, fresh=False)
+    assert (kept / "root").is_dir()
 
 
 def test_an_entry_is_whole_or_not_there(tmp_path: Path) -> None:
